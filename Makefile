@@ -1,0 +1,51 @@
+# Each target sets up the environment it needs; a stamp file inside makes the next call quick.
+PYTHON ?= python3
+VENV := .venv
+VENV_JAX := .venv-jax
+BIN := $(VENV)/bin
+PACKAGING := setup.cfg pyproject.toml
+
+.PHONY: samples test test-slow test-jax lint format clean
+
+samples: $(VENV)/.installed
+	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow and not jax"
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+test-jax: $(VENV_JAX)/.installed
+	KERAS_BACKEND=jax $(VENV_JAX)/bin/python -m pytest -m jax tests/jax
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(VENV_JAX) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis samples.png
+
+# The pip that Python 3.10 brings may be too old for editable installs without a setup.py.
+%/.pip:
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.pip $(PACKAGING)
+	$(BIN)/python -m pip install --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.pip $(PACKAGING)
+	$(BIN)/python -m pip install --editable ".[test]"
+	touch $@ $(VENV)/.installed
+
+# No tensorflow here, hence no dependencies from setup.cfg.
+$(VENV_JAX)/.installed: $(VENV_JAX)/.pip $(PACKAGING) Makefile
+	$(VENV_JAX)/bin/python -m pip install absl-py h5py jax "keras>=3.12" numpy pillow pytest
+	$(VENV_JAX)/bin/python -m pip install --no-deps --editable .
+	touch $@
