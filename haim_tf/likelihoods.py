@@ -1,0 +1,342 @@
+"""Likelihood heads: what a network's outputs say about integers, as probabilities and as samples.
+
+`Categorical` is for codes (and for pixels with few values), `DiscretizedLogisticMixture` for 8-bit pixels.
+A head has no variables. Shapes are generic over the leading dimensions `...`: (B, H, W) where a whole grid
+is seen at once (training, likelihood), (B,) where the sampler handles one position at a time. Everything is
+computed in float32, whatever the dtype of the network. Both heads offer the same members:
+
+- `params_size`: network outputs per position; `noise_size`: uniforms needed to sample one position.
+- `initial_bias()`: the bias that the network's last layer (kernel zero) starts with.
+- `parameters(outputs, x)`, `parameters_from_neighbors(outputs, west, north, north_west)`: network outputs
+  to the parameters that the next two take, on a whole grid or at single positions.
+- `log_prob(params, x)`: nats per position.
+- `sample(params, noise, temperature, top_p)`: integers per position, a deterministic function of `noise`.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Below this a temperature counts as zero. Division by it keeps float32 finite and still separates any two
+# logits that differ in float32.
+_MIN_TEMPERATURE = 1e-20
+# Log-scales outside this range say nothing more on images in -1..1, but would overflow.
+_LOG_SCALE_RANGE = (-7.0, 7.0)
+_INITIAL_LOG_SCALE_RANGE = (-4.5, -1.5)
+_INITIAL_COEFFICIENT = 0.9
+# Keeps the logistic's inverse CDF finite in float32.
+_MIN_UNIFORM = 1e-6
+
+
+@keras.saving.register_keras_serializable(package="haim_tf")
+class Categorical:
+    """One of `num_values` integers at each position, from logits.
+
+    Args:
+        num_values: int >= 2, the number of values (`K` for codes).
+
+    Raises:
+        ValueError: `num_values` is not such an int.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from haim_tf.likelihoods import Categorical
+    >>> head = Categorical(512)
+    >>> outputs = np.zeros((2, 7, 7, head.params_size), "float32")
+    >>> codes = np.zeros((2, 7, 7), "int32")
+    >>> head.log_prob(head.parameters(outputs, codes), codes)  # (2, 7, 7), -log(512) everywhere
+    """
+
+    noise_size = 1
+
+    def __init__(self, num_values):
+        self.num_values = _checked_int("num_values", num_values, minimum=2)
+        self.params_size = self.num_values
+
+    def initial_bias(self):
+        """Zeros, float32 (params_size,): all values equally probable."""
+        return np.zeros(self.params_size, "float32")
+
+    def parameters(self, outputs, x):
+        """Logits, float32 (B, H, W, K): `outputs` (B, H, W, K) as they are; `x` plays no part."""
+        return ops.cast(outputs, "float32")
+
+    def parameters_from_neighbors(self, outputs, west, north, north_west):
+        """Logits, float32 (..., K): `outputs` (..., K) as they are; the neighbours play no part."""
+        return ops.cast(outputs, "float32")
+
+    def log_prob(self, params, x):
+        """Log-probability of `x`.
+
+        Args:
+            params: (..., K) logits.
+            x: (...) ints in 0..K-1.
+
+        Returns:
+            (...) float32, nats.
+        """
+        logits = ops.cast(params, "float32")
+        return -ops.sparse_categorical_crossentropy(ops.cast(x, "int32"), logits, from_logits=True)
+
+    def sample(self, params, noise, temperature=1.0, top_p=1.0):
+        """Samples by the inverse CDF.
+
+        Args:
+            params: (..., K) logits.
+            noise: (..., 1) uniforms in [0, 1).
+            temperature: float or array that broadcasts to (...): the logits are divided by it; 0 gives the
+                most probable value.
+            top_p: float or array that broadcasts to (...): draws from the smallest set of most probable
+                values whose mass reaches `top_p` (nucleus sampling, Holtzman et al. 2020, arXiv 1904.09751);
+                never less than one value; from 1 on, all values.
+
+        Returns:
+            (...) int32 in 0..K-1.
+        """
+        noise = ops.cast(noise, "float32")
+        return _sample_categorical(ops.cast(params, "float32"), noise[..., 0], temperature, top_p)
+
+    def get_config(self):
+        return {"num_values": self.num_values}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="haim_tf")
+class DiscretizedLogisticMixture:
+    """A mixture of logistics, integrated over each intensity's bin, channels in order.
+
+    Pixels 0..levels-1 are seen as -1..1. With a probability for each of `M` components, component m has a
+    logistic for each channel c, whose mean depends on the channels before:
+    `prediction_c + mean_mc + sum over j < c of coefficient_mcj * (x_j - prediction_j)`. The bins at 0 and
+    levels-1 take the tails, so the probabilities sum to 1. With one channel there are no coefficients.
+
+    References: PixelCNN++ (Salimans, Karpathy, Chen, Kingma 2017, arXiv 1701.05517), section 2.1 and 2.2.
+    NOTE: unlike PixelCNN++,
+    - means are residuals to a fixed causal linear prediction from the finished neighbours,
+      `0.75 * west + 0.75 * north - 0.5 * north_west`, clipped to -1..1, neighbours outside the image being 0
+      (mid grey), and a channel's mean moves with the earlier channels' residuals, not with their values;
+    - coefficients are not squashed by tanh; they start at 0.9 from red to green and green to blue and at 0
+      from red to blue, which with the prediction above makes a sensible image model before any training;
+    - log-scales start evenly spread over -4.5..-1.5 and are kept within -7..7, not only above -7;
+    - a bin's log-probability is computed without the approximation for small bins.
+
+    Args:
+        channels: 1 or 3.
+        mixtures: int >= 1, the number of components `M`.
+        levels: int >= 2, the number of intensities.
+
+    Raises:
+        ValueError: an argument is not as stated.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from haim_tf.likelihoods import DiscretizedLogisticMixture
+    >>> head = DiscretizedLogisticMixture(channels=3)
+    >>> images = np.zeros((2, 8, 8, 3), "uint8")
+    >>> outputs = np.zeros((2, 8, 8, head.params_size), "float32") + head.initial_bias()
+    >>> head.log_prob(head.parameters(outputs, images), images)  # (2, 8, 8)
+    """
+
+    def __init__(self, channels, mixtures=10, levels=256):
+        if channels not in (1, 3):
+            raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels!r}")
+        self.channels = int(channels)
+        self.mixtures = _checked_int("mixtures", mixtures, minimum=1)
+        self.levels = _checked_int("levels", levels, minimum=2)
+        self.params_size = self.mixtures * self._num_groups
+        self.noise_size = 1 + self.channels
+
+    @property
+    def _num_groups(self):
+        """Groups of M numbers: logits, a mean and a log-scale a channel, a coefficient a pair of channels."""
+        return 1 + 2 * self.channels + self.channels * (self.channels - 1) // 2
+
+    def initial_bias(self):
+        """Float32 (params_size,): spread log-scales, coefficients as the class docstring says, else zeros."""
+        groups = np.zeros((self._num_groups, self.mixtures), "float32")
+        groups[1 + self.channels : 1 + 2 * self.channels] = np.linspace(
+            *_INITIAL_LOG_SCALE_RANGE, self.mixtures
+        )
+        for channel in range(1, self.channels):
+            groups[self._coefficient_group(channel, channel - 1)] = _INITIAL_COEFFICIENT
+        return groups.reshape(-1)
+
+    def scale(self, x):
+        """Ints 0..levels-1 of any shape to float32 in -1..1."""
+        return ops.cast(x, "float32") * (2.0 / (self.levels - 1)) - 1.0
+
+    def parameters(self, outputs, x):
+        """Parameters of every position of a grid.
+
+        Args:
+            outputs: (B, H, W, params_size), the network's outputs.
+            x: (B, H, W, C) ints in 0..levels-1; a position's parameters see only its west, north and
+                north-west neighbours.
+
+        Returns:
+            float32 (B, H, W, params_size + C): the outputs, then the linear prediction in -1..1.
+        """
+        padded = ops.pad(self.scale(x), [[0, 0], [1, 0], [1, 0], [0, 0]])
+        west, north, north_west = padded[:, 1:, :-1], padded[:, :-1, 1:], padded[:, :-1, :-1]
+        return self.parameters_from_neighbors(outputs, west, north, north_west)
+
+    def parameters_from_neighbors(self, outputs, west, north, north_west):
+        """Parameters of single positions.
+
+        Args:
+            outputs: (..., params_size), the network's outputs.
+            west, north, north_west: (..., C) floats in -1..1, the finished neighbours as `scale` gives them;
+                0 where there is none.
+
+        Returns:
+            float32 (..., params_size + C), as `parameters` gives them.
+        """
+        west, north, north_west = (ops.cast(n, "float32") for n in (west, north, north_west))
+        prediction = ops.clip(0.75 * west + 0.75 * north - 0.5 * north_west, -1.0, 1.0)
+        return ops.concatenate([ops.cast(outputs, "float32"), prediction], axis=-1)
+
+    def log_prob(self, params, x):
+        """Log-probability of `x`, all channels together.
+
+        Args:
+            params: (..., params_size + C), from `parameters`.
+            x: (..., C) ints in 0..levels-1.
+
+        Returns:
+            (...) float32, nats.
+        """
+        groups, predictions = self._split(params)
+        x = ops.cast(x, "int32")
+        log_joint = ops.log_softmax(groups[0], axis=-1)
+        residuals = []
+        for channel in range(self.channels):
+            value = x[..., channel : channel + 1]
+            mean, log_scale = self._mean_and_log_scale(groups, predictions, residuals, channel)
+            log_joint += self._log_bin(value, mean, log_scale)
+            residuals.append(self.scale(value) - predictions[channel])
+        return ops.logsumexp(log_joint, axis=-1)
+
+    def sample(self, params, noise, temperature=1.0, top_p=1.0):
+        """Samples a component, then channel after channel by the logistic's inverse CDF.
+
+        NOTE: `top_p` confines each channel to the central `top_p` mass of its component's logistic, after
+        nucleus sampling of the component. For one logistic this is the nucleus; for a mixture, whose
+        components overlap, it is an analogue, not the nucleus of the pixel's distribution.
+
+        Args:
+            params: (..., params_size + C), from `parameters`.
+            noise: (..., 1 + C) uniforms in [0, 1).
+            temperature: float or array that broadcasts to (...): divides the components' logits, multiplies
+                the scales; 0 gives the most probable component's means.
+            top_p: float or array that broadcasts to (...).
+
+        Returns:
+            (..., C) int32 in 0..levels-1.
+        """
+        groups, predictions = self._split(params)
+        noise = ops.cast(noise, "float32")
+        temperature, top_p = ops.cast(temperature, "float32"), ops.cast(top_p, "float32")
+        component = _sample_categorical(groups[0], noise[..., 0], temperature, top_p)
+        # Trailing axis 1 from here on: the chosen component stands where all of them did.
+        chosen = ops.one_hot(component, self.mixtures, dtype="float32")
+        groups = [ops.sum(group * chosen, axis=-1, keepdims=True) for group in groups]
+        temperature, top_p = ops.expand_dims(temperature, -1), ops.expand_dims(top_p, -1)
+        mass = ops.minimum(top_p, 1.0)
+        uniforms = ops.clip(0.5 * (1.0 - mass) + mass * noise[..., 1:], _MIN_UNIFORM, 1.0 - _MIN_UNIFORM)
+        logistic = temperature * (ops.log(uniforms) - ops.log1p(-uniforms))
+        values, residuals = [], []
+        for channel in range(self.channels):
+            mean, log_scale = self._mean_and_log_scale(groups, predictions, residuals, channel)
+            value = mean + ops.exp(log_scale) * logistic[..., channel : channel + 1]
+            value = ops.round((value + 1.0) * (0.5 * (self.levels - 1)))
+            values.append(ops.clip(value, 0.0, self.levels - 1.0))
+            residuals.append(self.scale(values[-1]) - predictions[channel])
+        return ops.cast(ops.concatenate(values, axis=-1), "int32")
+
+    def _coefficient_group(self, channel, earlier):
+        """Which group holds how `channel` follows `earlier`: green-red, blue-red, blue-green."""
+        return 1 + 2 * self.channels + channel * (channel - 1) // 2 + earlier
+
+    def _split(self, params):
+        """Groups, a list of (..., M), and predictions, a list of (..., 1) for each channel."""
+        params = ops.cast(params, "float32")
+        groups = ops.split(params[..., : self.params_size], self._num_groups, axis=-1)
+        return groups, ops.split(params[..., self.params_size :], self.channels, axis=-1)
+
+    def _mean_and_log_scale(self, groups, predictions, residuals, channel):
+        mean = predictions[channel] + groups[1 + channel]
+        for earlier in range(channel):
+            mean += groups[self._coefficient_group(channel, earlier)] * residuals[earlier]
+        return mean, ops.clip(groups[1 + self.channels + channel], *_LOG_SCALE_RANGE)
+
+    def _log_bin(self, value, mean, log_scale):
+        """Log of the logistic's mass in the bin of `value` (..., 1): (..., M) for M means and log-scales.
+
+        Uses sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)): every factor's log is
+        finite for any a > b, and an edge bin just drops the factors that its tail makes 1.
+        """
+        half_bin = 1.0 / (self.levels - 1)
+        inverse_scale = ops.exp(-log_scale)
+        centered = self.scale(value) - mean
+        below_upper = ops.log_sigmoid((centered + half_bin) * inverse_scale)
+        above_lower = ops.log_sigmoid((half_bin - centered) * inverse_scale)
+        overlap = ops.log(-ops.expm1(-2.0 * half_bin * inverse_scale))
+        first, last = ops.equal(value, 0), ops.equal(value, self.levels - 1)
+        return (
+            ops.where(last, 0.0, below_upper)
+            + ops.where(first, 0.0, above_lower)
+            + ops.where(ops.logical_or(first, last), 0.0, overlap)
+        )
+
+    def get_config(self):
+        return {"channels": self.channels, "mixtures": self.mixtures, "levels": self.levels}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _sample_categorical(logits, uniform, temperature, top_p):
+    """Inverse-CDF sample, int32 (...), from float32 logits (..., K) with one uniform (...) each."""
+    temperature, top_p = ops.cast(temperature, "float32"), ops.cast(top_p, "float32")
+    # At temperature 0 only the mode has mass; a zero uniform takes the first of equal modes, as argmax does.
+    uniform = ops.where(temperature < _MIN_TEMPERATURE, 0.0, uniform)
+    temperature = ops.expand_dims(ops.maximum(temperature, _MIN_TEMPERATURE), -1)
+    # Not normalised: what follows is relative to the total.
+    weights = ops.exp((logits - ops.max(logits, axis=-1, keepdims=True)) / temperature)
+    plain = _invert_cdf(ops.cumsum(weights, axis=-1), uniform)
+
+    def from_nucleus():
+        sorted_weights, values = ops.top_k(weights, weights.shape[-1])
+        cdf = ops.cumsum(sorted_weights, axis=-1)
+        # A value is in the nucleus while the mass before it falls short of top_p; the mode always is.
+        wanted = ops.expand_dims(ops.maximum(top_p, 1e-6), -1) * cdf[..., -1:]
+        mass = ops.max(ops.where(cdf - sorted_weights < wanted, cdf, 0.0), axis=-1, keepdims=True)
+        rank = _invert_cdf(ops.minimum(cdf, mass), uniform)
+        value = ops.take_along_axis(values, ops.expand_dims(rank, -1), axis=-1)[..., 0]
+        # An example's sample must not depend on the top_p of the others in the batch.
+        return ops.where(top_p < 1.0, ops.cast(value, "int32"), plain)
+
+    # The sort costs far more than the rest (20 times at K = 512 on a CPU): skip it when nobody asks for it.
+    return ops.cond(ops.any(top_p < 1.0), from_nucleus, lambda: plain)
+
+
+def _invert_cdf(cdf, uniform):
+    """The first index, int32 (...), where `cdf` (..., K) exceeds `uniform` (...) times its last entry.
+
+    Relative to the last entry, a uniform below 1 stays below it however the sum was rounded, so that values
+    without mass are out of reach.
+    """
+    threshold = ops.expand_dims(uniform, -1) * cdf[..., -1:]
+    return ops.sum(ops.cast(cdf <= threshold, "int32"), axis=-1)
+
+
+def _checked_int(name, value, minimum):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        raise ValueError(f"`{name}` must be an int >= {minimum}. Received: {name}={value!r}")
+    return int(value)
