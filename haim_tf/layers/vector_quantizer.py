@@ -1,0 +1,219 @@
+"""Vector quantization with a codebook that follows its queries by moving averages."""
+
+import keras
+from keras import ops
+
+from haim_tf.layers.residual import require_positive_integers
+
+# A code counts as active when its share of the moving average counts is at least this part of uniform (1/K).
+ACTIVE_SHARE = 0.01
+
+# Standard deviations, of noise on repeated picks: enough to tell two codes made of one query apart.
+REPEAT_JITTER = 0.01
+
+
+@keras.saving.register_keras_serializable(package="haim_tf")
+class VectorQuantizer(keras.layers.Layer):
+    """Replaces each query by the nearest vector of a codebook: continuous queries become integer codes.
+
+    The codebook is no trainable weight. At the first training batch it is set to randomly picked queries;
+    from then on every training call moves it to the moving average of the queries assigned to each code. A
+    code whose average count falls below `revive_below` times the mean count (dead) is replaced by a randomly
+    picked query of the batch, and its moving averages start again at the mean count. With `training=False`,
+    or while `trainable` is False, nothing moves, and the same queries always get the same codes.
+
+    All variables, and the distances, are float32 whatever the dtype policy: in bfloat16 a few percent of
+    the codes would change. Under `tf.distribute` the replicas share one codebook: counts and sums are
+    averaged over the replicas, new vectors are the first replica's.
+
+    Args:
+        codebook_size: K, the number of codes.
+        code_dim: D, the width of a query and of a code vector.
+        decay: decay of the moving averages, in [0, 1).
+        epsilon: Laplace smoothing of the counts, above 0.
+        revive_below: the share of uniform usage below which a code is dead, in [0, 1); 0: never revive.
+        seed: int for the picks and the initial codebook, or None.
+
+    Variables: `codebook` (K, D), `counts` (K,) and `sums` (K, D), the moving averages of a code's queries in
+    a batch, and `initialized` (), 1 once the codebook comes from data.
+
+    Call arguments:
+        queries: (B, h, w, D), any float dtype.
+        training: whether the codebook follows these queries.
+
+    Returns a dict:
+        code_vectors: (B, h, w, D) float32; its gradient goes to the queries unchanged (straight-through).
+        codes: (B, h, w) int32 in 0..K-1.
+        commitment: () float32, mean squared difference between the queries and the (constant) code vectors.
+
+    Raises:
+        ValueError: an argument out of its range, or queries that are not (B, h, w, D).
+
+    Example:
+        >>> quantizer = VectorQuantizer(codebook_size=16, code_dim=4, seed=0)
+        >>> queries = np.random.default_rng(0).normal(size=(2, 7, 7, 4)).astype("float32")
+        >>> outputs = quantizer(queries, training=True)
+        >>> tuple(outputs["codes"].shape)
+        (2, 7, 7)
+
+    Reference: van den Oord et al. 2017, Neural Discrete Representation Learning, arXiv 1711.00937, equation 3
+    and appendix A.1.
+    NOTE: unlike there, the codebook starts from data, and dead codes are revived.
+    """
+
+    def __init__(
+        self, codebook_size, code_dim, decay=0.99, epsilon=1e-5, revive_below=0.1, seed=None, **kwargs
+    ):
+        # Without autocast the queries keep their own precision under a mixed policy.
+        super().__init__(autocast=False, **kwargs)
+        require_positive_integers(codebook_size=codebook_size, code_dim=code_dim)
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay!r}")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be above 0, got {epsilon!r}")
+        if not 0 <= revive_below < 1:
+            raise ValueError(f"revive_below must be in [0, 1), got {revive_below!r}")
+        self.codebook_size = codebook_size
+        self.code_dim = code_dim
+        self.decay = decay
+        self.epsilon = epsilon
+        self.revive_below = revive_below
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: code_dim})
+
+    def build(self, input_shape):
+        K, D = self.codebook_size, self.code_dim
+        # Near zero, so that even an untrained quantizer spreads its codes over the queries' directions.
+        near_zero = keras.initializers.RandomUniform(-1 / K, 1 / K, seed=self.seed)
+        self.codebook = self._add_state("codebook", (K, D), near_zero, "only_first_replica")
+        self.counts = self._add_state("counts", (K,), "zeros", "mean")
+        self.sums = self._add_state("sums", (K, D), "zeros", "mean")
+        self.initialized = self._add_state("initialized", (), "zeros", "only_first_replica")
+
+    def _add_state(self, name, shape, initializer, aggregation):
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation=aggregation,
+        )
+
+    def call(self, queries, training=False):
+        queries = ops.cast(queries, "float32")
+        flat = ops.reshape(queries, (-1, self.code_dim))
+        learn = training and self.trainable
+        if learn:
+            candidates = self._pick(flat)
+            self._start_from(candidates, ops.shape(flat)[0])
+        flat_codes = self._nearest(flat)
+        codes = ops.reshape(flat_codes, ops.shape(queries)[:-1])
+        # Looked up before the codebook moves: the vectors are those that the codes were chosen by.
+        vectors = ops.stop_gradient(self.lookup(codes))
+        if learn:
+            self._follow(ops.stop_gradient(flat), flat_codes)
+            if self.revive_below:
+                self._revive(candidates)
+        return {
+            # The difference is exactly 0: the value is exactly the code vector, the gradient the query's.
+            "code_vectors": vectors + (queries - ops.stop_gradient(queries)),
+            "codes": codes,
+            "commitment": ops.mean(ops.square(queries - vectors)),
+        }
+
+    def lookup(self, codes):
+        """Returns the float32 code vectors (B, h, w, D) of int codes (B, h, w) in 0..K-1."""
+        return ops.take(ops.convert_to_tensor(self.codebook), codes, axis=0)
+
+    def perplexity(self):
+        """Returns exp(entropy) of the moving average code usage: 1 (one code, or untrained) to K (uniform).
+
+        NOTE: a code that was just revived counts as used at the mean rate; measure on data for a report.
+        """
+        shares = self._shares()
+        return ops.exp(-ops.sum(shares * ops.log(ops.maximum(shares, 1e-12))))
+
+    def active_fraction(self):
+        """Returns the share of codes, 0..1, whose moving average usage is at least 1 % of uniform (1/K)."""
+        return ops.mean(ops.cast(self._shares() >= ACTIVE_SHARE / self.codebook_size, "float32"))
+
+    def _shares(self):
+        counts = ops.convert_to_tensor(self.counts)
+        return counts / ops.maximum(ops.sum(counts), 1e-12)
+
+    def _nearest(self, flat):
+        codebook = ops.convert_to_tensor(self.codebook)
+        # Squared distances less the query's own square, which is the same for every code.
+        distances = ops.sum(ops.square(codebook), axis=-1) - 2 * ops.matmul(flat, ops.transpose(codebook))
+        return ops.cast(ops.argmin(distances, axis=-1), "int32")
+
+    def _pick(self, flat):
+        """Picks K of the queries (N, D), without repeats where N >= K; repeats get jitter.
+
+        The chance of a query grows with its squared distance to the codebook (as in k-means++), so that new
+        codes go where they are missed: picked uniformly, most would repeat what the data is full of.
+        """
+        flat = ops.stop_gradient(flat)
+        count = ops.shape(flat)[0]
+        errors = ops.sum(ops.square(flat - self.lookup(self._nearest(flat))), axis=-1)
+        uniforms = keras.random.uniform((count,), 1e-7, 1.0, seed=self.seed_generator)
+        # The largest of log-weights plus Gumbel noise are a weighted draw without replacement.
+        order = ops.argsort(ops.log(-ops.log(uniforms)) - ops.log(errors + 1e-12))
+        positions = ops.arange(self.codebook_size, dtype="int32")
+        picked = ops.take(flat, ops.take(order, positions % count), axis=0)
+        noise = keras.random.normal(ops.shape(picked), seed=self.seed_generator)
+        repeated = ops.cast(positions >= count, "float32")[:, None]
+        return picked + repeated * REPEAT_JITTER * ops.std(flat, axis=0) * noise
+
+    def _start_from(self, candidates, count):
+        fresh = ops.convert_to_tensor(self.initialized) < 0.5
+        uniform = ops.cast(count, "float32") / self.codebook_size
+        self._replace(ops.broadcast_to(fresh, (self.codebook_size,)), candidates, uniform)
+        self.initialized.assign(ops.ones(()))
+
+    def _follow(self, flat, flat_codes):
+        """Moves counts, sums and codebook towards this batch (van den Oord et al. 2017, equations 6 to 8)."""
+        K = self.codebook_size
+        for average, values in ((self.counts, ops.ones_like(flat[:, 0])), (self.sums, flat)):
+            batch = ops.segment_sum(values, flat_codes, num_segments=K)
+            average.assign(self.decay * ops.convert_to_tensor(average) + (1 - self.decay) * batch)
+        # Read back, not kept from above: under tf.distribute the variables hold the mean over replicas.
+        counts = ops.convert_to_tensor(self.counts)
+        total = ops.sum(counts)
+        smoothed = (counts + self.epsilon) / (total + K * self.epsilon) * total
+        self.codebook.assign(ops.convert_to_tensor(self.sums) / smoothed[:, None])
+
+    def _revive(self, candidates):
+        counts = ops.convert_to_tensor(self.counts)
+        mean = ops.mean(counts)
+        self._replace(counts < self.revive_below * mean, candidates, mean)
+
+    def _replace(self, chosen, candidates, count):
+        """Gives the chosen codes (K,) new vectors, and moving averages that agree with them."""
+        rows = chosen[:, None]
+        self.codebook.assign(ops.where(rows, candidates, ops.convert_to_tensor(self.codebook)))
+        self.counts.assign(ops.where(chosen, count, ops.convert_to_tensor(self.counts)))
+        restarted = count * ops.convert_to_tensor(self.codebook)
+        self.sums.assign(ops.where(rows, restarted, ops.convert_to_tensor(self.sums)))
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        # Keras saves no random state; with it, resumed training picks what unbroken training would have.
+        store["random_state"] = ops.convert_to_numpy(self.seed_generator.state)
+
+    def load_own_variables(self, store):
+        super().load_own_variables({name: store[name] for name in store.keys() if name != "random_state"})
+        self.seed_generator.state.assign(store["random_state"])
+
+    def get_config(self):
+        return super().get_config() | {
+            "codebook_size": self.codebook_size,
+            "code_dim": self.code_dim,
+            "decay": self.decay,
+            "epsilon": self.epsilon,
+            "revive_below": self.revive_below,
+            "seed": self.seed,
+        }
