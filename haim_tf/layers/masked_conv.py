@@ -1,0 +1,142 @@
+"""Masked (causal) convolution over a raster-ordered grid, whole-grid and step by step."""
+
+import math
+
+import keras
+from keras import ops
+
+from haim_tf.layers.residual import require_positive_integers
+
+
+@keras.saving.register_keras_serializable(package="haim_tf")
+class MaskedConv2D(keras.layers.Layer):
+    """Convolution whose output sees only grid elements that come earlier in raster order.
+
+    A kernel of size `(kh, kw)` covers the `kh - 1` rows above (all `kw` columns, centred) and, of the
+    current row, the `kw // 2` columns to the left plus, with `include_center`, the position itself.
+    There are no masked weights: `kernel_above` and `kernel_row` hold exactly the taps in use.
+
+    The incremental form serves the sampler. It takes and returns an explicit cache: `start_row` computes
+    what the finished rows contribute to the whole next row, in one convolution; `write` stores the input
+    at one position of the current row and `read` returns the output at one, from the row's own taps alone.
+
+    Args:
+        filters: number of output channels.
+        kernel_size: `(kh, kw)`; `kh >= 1`, `kw` odd.
+        include_center: whether a position sees its own input. `False` for the first layer of a network.
+
+    Shapes (`B` batch, `H, W` grid, `C` channels): input `(B, H, W, C)`, output `(B, H, W, filters)`.
+
+    Raises:
+        ValueError: for kernel sizes that leave no taps, or are even in width.
+
+    Example:
+        >>> layer = MaskedConv2D(8, (2, 3), include_center=False)
+        >>> layer(keras.random.normal((1, 5, 5, 3))).shape
+        (1, 5, 5, 8)
+
+    Reference: van den Oord et al., "Pixel recurrent neural networks", 2016 (masked convolutions); the
+    incremental form follows Ramachandran et al., "Fast generation for convolutional autoregressive
+    models", 2017.
+    """
+
+    def __init__(self, filters, kernel_size, include_center=True, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = tuple(kernel_size)
+        self.include_center = include_center
+        height, width = self.kernel_size
+        require_positive_integers(filters=filters)
+        if height < 1 or width < 1 or width % 2 == 0:
+            raise ValueError(f"kernel_size must be (kh >= 1, kw >= 1 and odd), got {self.kernel_size}")
+        self.reach = width // 2
+        self.row_taps = self.reach + bool(include_center)
+        if height == 1 and self.row_taps == 0:
+            raise ValueError(f"kernel_size {self.kernel_size} without the centre has no taps")
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        height, width = self.kernel_size
+        taps = (height - 1) * width + self.row_taps
+        limit = math.sqrt(6.0 / (taps * (channels + self.filters)))
+        initializer = keras.initializers.RandomUniform(-limit, limit)
+        self.kernel_above = self.kernel_row = None
+        if height > 1:
+            self.kernel_above = self.add_weight(
+                name="kernel_above",
+                shape=(height - 1, width, channels, self.filters),
+                initializer=initializer,
+            )
+        if self.row_taps:
+            self.kernel_row = self.add_weight(
+                name="kernel_row", shape=(1, self.row_taps, channels, self.filters), initializer=initializer
+            )
+        self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+
+    def call(self, inputs):
+        height, width = self.kernel_size
+        if height == 1:
+            kernel = ops.convert_to_tensor(self.kernel_row)
+            right = 0 if self.include_center else 1
+            inputs = ops.pad(inputs, [[0, 0], [0, 0], [self.reach, 0], [0, 0]])
+            inputs = inputs[:, :, : inputs.shape[2] - right] if right else inputs
+        else:
+            # One convolution over all rows: its few zero taps cost less than a second pass over the input.
+            missing = [[0, 0], [0, width - self.row_taps], [0, 0], [0, 0]]
+            kernel = ops.convert_to_tensor(self.kernel_above)
+            if self.row_taps:
+                row = ops.pad(ops.convert_to_tensor(self.kernel_row), missing)
+                kernel = ops.concatenate([kernel, row], axis=0)
+                inputs = ops.pad(inputs, [[0, 0], [height - 1, 0], [self.reach, self.reach], [0, 0]])
+            else:
+                inputs = ops.pad(inputs[:, :-1], [[0, 0], [height - 1, 0], [self.reach, self.reach], [0, 0]])
+        return ops.conv(inputs, kernel, padding="valid") + ops.convert_to_tensor(self.bias)
+
+    def init_cache(self, batch_size, width):
+        """Zero cache for a new grid of the given width."""
+        channels = (self.kernel_row if self.kernel_above is None else self.kernel_above).shape[2]
+        padded = width + 2 * self.reach
+        return {
+            "rows": ops.zeros((batch_size, self.kernel_size[0] - 1, padded, channels), self.compute_dtype),
+            "row": ops.zeros((batch_size, padded, channels), self.compute_dtype),
+            "above": ops.zeros((batch_size, width, self.filters), self.compute_dtype),
+        }
+
+    def start_row(self, cache):
+        """Takes the row just written into the finished rows; returns the cache of the next row."""
+        rows, row = cache["rows"], cache["row"]
+        bias = ops.cast(ops.convert_to_tensor(self.bias), self.compute_dtype)
+        if self.kernel_above is None:
+            return {"rows": rows, "row": ops.zeros_like(row), "above": ops.zeros_like(cache["above"]) + bias}
+        rows = ops.concatenate([rows[:, 1:], row[:, None]], axis=1)
+        kernel = ops.cast(ops.convert_to_tensor(self.kernel_above), self.compute_dtype)
+        above = ops.conv(rows, kernel, padding="valid")[:, 0] + bias
+        return {"rows": rows, "row": ops.zeros_like(row), "above": above}
+
+    def write(self, cache, inputs, column):
+        """Stores the inputs `(B, C)` of one position of the current row."""
+        inputs = ops.cast(inputs, self.compute_dtype)
+        row = ops.slice_update(cache["row"], (0, column + self.reach, 0), inputs[:, None])
+        return {**cache, "row": row}
+
+    def read(self, cache, column):
+        """Output `(B, filters)` at one position; its taps of the current row must have been written."""
+        batch_size, _, channels = cache["row"].shape
+        outputs = ops.slice(cache["above"], (0, column, 0), (batch_size, 1, self.filters))[:, 0]
+        if self.kernel_row is None:
+            return outputs
+        window = ops.slice(cache["row"], (0, column, 0), (batch_size, self.row_taps, channels))
+        kernel = ops.cast(ops.convert_to_tensor(self.kernel_row), self.compute_dtype)
+        window = ops.reshape(window, (batch_size, self.row_taps * channels))
+        return outputs + ops.matmul(window, ops.reshape(kernel, (self.row_taps * channels, self.filters)))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": list(self.kernel_size),
+            "include_center": self.include_center,
+        }

@@ -1,0 +1,7 @@
+"""Networks: encoders, auxiliary decoders, and the PixelCNN of main decoders and priors."""
+
+from haim_tf.networks.auxiliary import FeedForwardDecoder
+from haim_tf.networks.encoder import Encoder
+from haim_tf.networks.pixel_cnn import PixelCNN
+
+__all__ = ["Encoder", "FeedForwardDecoder", "PixelCNN"]
