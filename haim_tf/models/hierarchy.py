@@ -1,0 +1,402 @@
+"""The hierarchical model: images to codes, likelihoods and samples."""
+
+import inspect
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from haim_tf.layers.residual import require_positive_integers
+from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
+from haim_tf.models import inputs
+from haim_tf.models.autoencoder import DiscreteAutoencoder
+from haim_tf.models.train_step import PartwiseTraining
+from haim_tf.networks.pixel_cnn import PixelCNN
+from haim_tf.sampling import Sampler, seed_pairs
+
+
+@keras.saving.register_keras_serializable(package="haim_tf")
+class HierarchicalModel(PartwiseTraining, keras.Model):
+    """A hierarchy of discrete autoencoders with autoregressive main decoders and a prior on top.
+
+    With x_0 the image and x_l the codes of level l (1 the finest), the model bounds
+
+        log p(x_0 | y) >= sum_l log p(x_{l-1} | x_l) + log p(x_L | y),
+
+    since the codes are a deterministic function of the image. Autoencoders learn from their auxiliary
+    decoders alone; main decoders and prior learn on the codes behind a stop-gradient.
+
+    Args:
+        image_shape: `(H, W, C)`, `C` 1 or 3.
+        levels: a list of dicts, finest first; each holds `downsampling`, `codebook_size`, `code_dim`,
+            `width`, `blocks` (see `DiscreteAutoencoder`) and `decoder`, a dict of `PixelCNN` arguments
+            (`width`, `blocks`, `kernel_size`, `attention`, ...). An empty list gives a flat, code-free
+            autoregressive model of the pixels.
+        prior: a dict of `PixelCNN` arguments.
+        num_classes: number of labels y of a class-conditional model, or `None`.
+        pixel_likelihood: `"logistic_mixture"`, or `"categorical"` (256 values; `C` = 1 only).
+        mixtures: components of the logistic mixture.
+
+    Raises:
+        ValueError: an image size that the levels' downsampling does not divide, missing or unknown keys.
+
+    Example:
+        >>> model = HierarchicalModel(
+        ...     image_shape=(8, 8, 1),
+        ...     levels=[dict(downsampling=2, codebook_size=16, code_dim=4, width=8, blocks=1,
+        ...                  decoder=dict(width=8, blocks=1))],
+        ...     prior=dict(width=8, blocks=1))
+        >>> model.compile()
+        >>> history = model.fit(np.zeros((32, 8, 8, 1), "uint8"), verbose=0)
+        >>> model.sample(4).shape
+        (4, 8, 8, 1)
+
+    Reference: De Fauw, Dieleman, Simonyan, "Hierarchical autoregressive image models with auxiliary
+    decoders", 2019, arXiv 1903.04933.
+    """
+
+    class_names = None  # The labels' names, a list, where a preset or the training data knows them.
+
+    def __init__(
+        self,
+        image_shape,
+        levels,
+        prior,
+        num_classes=None,
+        pixel_likelihood="logistic_mixture",
+        mixtures=10,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self._arguments = {
+            "image_shape": list(image_shape),
+            "levels": [dict(level) for level in levels],
+            "prior": dict(prior),
+            "num_classes": num_classes,
+            "pixel_likelihood": pixel_likelihood,
+            "mixtures": mixtures,
+        }
+        self.image_shape = tuple(image_shape)
+        if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
+            raise ValueError(f"image_shape must be (H, W, C) with C 1 or 3, got {self.image_shape}")
+        require_positive_integers(height=self.image_shape[0], width=self.image_shape[1])
+        if num_classes is not None:
+            require_positive_integers(num_classes=num_classes)
+        self.num_classes = num_classes
+        self.num_levels = len(levels)
+        policy = self.dtype_policy
+
+        likelihood = self._pixel_likelihood(pixel_likelihood, mixtures)
+        channels, lower = self.image_shape[2], None
+        self.grid_shapes = [self.image_shape[:2]]
+        self.codebook_sizes = []
+        self.autoencoders, self.decoders = [], []
+        for i, level in enumerate(self._arguments["levels"], start=1):
+            level, decoder = _split_level(i, level)
+            grid = self.grid_shapes[-1]
+            factor = level["downsampling"]
+            if grid[0] % factor or grid[1] % factor:
+                raise ValueError(
+                    f"level {i} downsamples by {factor}, which does not divide its {grid[0]}x{grid[1]} input "
+                    f"(images of {self.image_shape})"
+                )
+            self.autoencoders.append(
+                DiscreteAutoencoder(
+                    **level,
+                    channels=None if lower else channels,
+                    lower_codebook_size=lower,
+                    name=f"autoencoder_{i}",
+                )
+            )
+            lower = level["codebook_size"]
+            self.decoders.append(
+                _pixel_cnn(
+                    f"level {i}'s decoder",
+                    likelihood,
+                    decoder,
+                    codebook_size=lower,
+                    upsampling=factor,
+                    dtype=policy,
+                    name=f"decoder_{i}",
+                )
+            )
+            likelihood = Categorical(lower)
+            self.codebook_sizes.append(lower)
+            self.grid_shapes.append((grid[0] // factor, grid[1] // factor))
+        self.prior = _pixel_cnn(
+            "the prior", likelihood, prior, num_classes=num_classes, dtype=policy, name="prior"
+        )
+        self._prepare_training()
+        self._programs = {}
+        self.build()
+
+    def _pixel_likelihood(self, name, mixtures):
+        channels = self.image_shape[2]
+        if name == "logistic_mixture":
+            return DiscretizedLogisticMixture(channels, mixtures)
+        if name == "categorical" and channels == 1:
+            return Categorical(256)
+        raise ValueError(
+            'pixel_likelihood must be "logistic_mixture", or "categorical" for images of one channel; '
+            f"got {name!r} for {channels} channels"
+        )
+
+    def build(self, input_shape=None):
+        """Creates every variable; no input shape is needed."""
+        if self.built:
+            return
+        for i, autoencoder in enumerate(self.autoencoders):
+            autoencoder.build((None, *(self.image_shape if i == 0 else self.grid_shapes[i])))
+        for network in (*self.decoders, self.prior):
+            network.build()
+        self.built = True
+
+    @property
+    def networks(self):
+        """The autoregressive networks: main decoders, finest first, then the prior."""
+        return [*self.decoders, self.prior]
+
+    # Tensor code, shared by training and use -------------------------------------------------------------
+
+    def elements(self, images):
+        """uint8 or float images as the grid x_0: int32 `(B, H, W, C)`, or `(B, H, W)` under `categorical`."""
+        images = ops.cast(ops.round(ops.cast(images, "float32")), "int32")
+        return images if self.networks[0].pixels else images[..., 0]
+
+    def autoencoder_input(self, grid, level):
+        """What the autoencoder of `level` reads of its grid x_{l-1}: pixels in -1..1, or codes."""
+        if level > 1:
+            return grid
+        pixels = ops.cast(grid, "float32") / 127.5 - 1.0
+        return pixels if len(pixels.shape) == 4 else pixels[..., None]
+
+    def _encode(self, images):
+        grid, codes = self.elements(images), []
+        for level, autoencoder in enumerate(self.autoencoders, start=1):
+            grid = autoencoder.encode(self.autoencoder_input(grid, level))
+            codes.append(grid)
+        return codes
+
+    def _log_probs(self, images, labels):
+        grids = [self.elements(images), *self._encode(images)]
+        parts = [
+            decoder.log_prob(lower, codes=codes)
+            for decoder, lower, codes in zip(self.decoders, grids[:-1], grids[1:], strict=True)
+        ]
+        parts.append(self.prior.log_prob(grids[-1], labels=labels))
+        return ops.stack([ops.sum(part, axis=(1, 2)) for part in parts], axis=1)
+
+    def _log_probs_given_codes(self, lower, codes, level):
+        lower = self.elements(lower) if level == 1 else lower
+        return ops.sum(self.decoders[level - 1].log_prob(lower, codes=codes), axis=(1, 2))
+
+    def _auxiliary(self, codes, level):
+        for i in range(level, 0, -1):
+            codes = self.autoencoders[i - 1].reconstruct(codes)
+        return ops.cast(ops.round((codes + 1.0) * 127.5), "uint8")
+
+    def _run(self, name, *arrays, batch_size=64):
+        """Runs a method of tensors, compiled where the backend is TensorFlow, over batches of arrays."""
+        if name not in self._programs:
+            function = getattr(self, name)
+            if keras.backend.backend() == "tensorflow":
+                import tensorflow as tf
+
+                function = tf.function(function, reduce_retracing=True, autograph=False)
+            self._programs[name] = function
+        results = []
+        for start in range(0, max(len(arrays[0]), 1), batch_size):
+            batch = [
+                ops.convert_to_tensor(a[start : start + batch_size]) if isinstance(a, np.ndarray) else a
+                for a in arrays
+            ]
+            results.append(keras.tree.map_structure(ops.convert_to_numpy, self._programs[name](*batch)))
+        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *results)
+
+    # Codes and likelihoods -------------------------------------------------------------------------------
+
+    def encode(self, images):
+        """Codes of images: a list `[x_1, ..., x_L]` of int32 arrays `(B, h_l, w_l)`.
+
+        Args:
+            images: uint8, or float in 0..255, `(B, H, W, C)`.
+        """
+        images = inputs.check_images(images, self.image_shape)
+        return self._run("_encode", images) if self.num_levels else []
+
+    def log_prob(self, images, labels=None):
+        """Lower bound of the log-likelihood of images, float32 `(B,)`, in nats per image.
+
+        Args:
+            images: uint8, or float in 0..255, `(B, H, W, C)`.
+            labels: ints `(B,)` in 0..num_classes-1, or one int; class-conditional models need them.
+        """
+        return self._parts(images, labels).sum(axis=1)
+
+    def bits_per_dim(self, images, labels=None, per_level=False):
+        """Upper bound of the bits per dimension of images: `-log_prob / (H W C ln 2)`.
+
+        Args:
+            images, labels: as for `log_prob`.
+            per_level: also report each part.
+
+        Returns:
+            float32 `(B,)`; with `per_level` a dict of such arrays: `level_1` (pixels given codes), ...,
+            `prior` and `total`, their sum.
+        """
+        bits = -self._parts(images, labels) / (math.prod(self.image_shape) * math.log(2.0))
+        if not per_level:
+            return bits.sum(axis=1)
+        names = [f"level_{i + 1}" for i in range(self.num_levels)] + ["prior"]
+        return {**dict(zip(names, bits.T, strict=True)), "total": bits.sum(axis=1)}
+
+    def _parts(self, images, labels):
+        images = inputs.check_images(images, self.image_shape)
+        labels = inputs.check_labels(labels, self.num_classes, len(images))
+        return self._run("_log_probs", images, labels)
+
+    # Sampling --------------------------------------------------------------------------------------------
+
+    def sample(self, num, labels=None, seed=0, temperature=1.0, top_p=1.0, batch_size=64, verbose=None):
+        """Samples images: top codes from the prior, then down through the main decoders.
+
+        Args:
+            num: number of images.
+            labels: one int or `num` of them; `None` draws each label from the example's seed
+                (class-conditional models only).
+            seed: an int, or an int array `(num, 2)` of seed pairs; example i of seed s has the pair (s, i).
+                Weights, label, seed pair, temperature and top_p determine a sample.
+            temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one a
+                level (finest first) and one for the prior.
+            top_p: mass of the nucleus to sample from, in (0, 1]; one value or several, as above.
+            batch_size: how many images are sampled at once.
+            verbose: whether to show a progress bar; `None`: when there is more than one batch.
+
+        Returns:
+            uint8 `(num, H, W, C)`.
+        """
+        if isinstance(num, bool) or not isinstance(num, (int, np.integer)) or num < 1:
+            raise ValueError(f"num must be a positive int, got {num!r}")
+        seeds = seed_pairs(seed, num)
+        if labels is None and self.num_classes:
+            labels = [np.random.default_rng(s).integers(self.num_classes) for s in seeds.astype("uint32")]
+        labels = inputs.check_labels(labels, self.num_classes, num)
+        return self._sample_below(None, labels, seeds, temperature, top_p, batch_size, verbose)
+
+    def decode(self, codes, level=None, seed=0, temperature=1.0, top_p=1.0, batch_size=64, verbose=None):
+        """Samples everything below level `level` (the top one where `None`): images for its codes.
+
+        Args:
+            codes: int `(B, h_l, w_l)` in 0..K_l-1.
+            level: 1..L.
+            seed, temperature, top_p, batch_size, verbose: as for `sample`.
+
+        Returns:
+            uint8 `(B, H, W, C)`.
+        """
+        level = inputs.check_level(self.num_levels if level is None else level, self.num_levels)
+        codes = inputs.check_codes(codes, self.grid_shapes[level], self.codebook_sizes[level - 1])
+        seeds = seed_pairs(seed, len(codes))
+        return self._sample_below((level, codes), None, seeds, temperature, top_p, batch_size, verbose)
+
+    def reconstruct(self, images, level=1, decoder="main", seed=0, **sampling):
+        """Images drawn from, or best fitting, the codes of images at one level.
+
+        Args:
+            images: uint8, or float in 0..255, `(B, H, W, C)`.
+            level: whose codes are kept, 1..L.
+            decoder: `"main"` samples everything below from the main decoders; `"auxiliary"` goes down
+                through the auxiliary decoders, which shows what the codes hold.
+            seed: as for `sample`; further `sampling` arguments likewise.
+
+        Returns:
+            uint8 `(B, H, W, C)`.
+        """
+        level = inputs.check_level(level, self.num_levels)
+        if decoder not in ("main", "auxiliary"):
+            raise ValueError(f'decoder must be "main" or "auxiliary", got {decoder!r}')
+        codes = self.encode(images)[level - 1]
+        if decoder == "auxiliary":
+            return self._run("_auxiliary", codes, level)
+        return self.decode(codes, level=level, seed=seed, **sampling)
+
+    def sampler(self, index):
+        """The compiled `Sampler` of network `index` (0 the finest decoder, `num_levels` the prior)."""
+        if ("sampler", index) not in self._programs:
+            self._programs["sampler", index] = Sampler(
+                self.networks[index], self.grid_shapes[index], stream=index
+            )
+        return self._programs["sampler", index]
+
+    def _sample_below(self, known, labels, seeds, temperature, top_p, batch_size, verbose):
+        """Samples the prior (where no `(level, codes)` is known) and every level below, batch by batch."""
+        networks = self.num_levels + 1
+        require_positive_integers(batch_size=batch_size)
+        temperature = inputs.check_per_level("temperature", temperature, networks, 0.0, 100.0)
+        top_p = inputs.check_per_level("top_p", top_p, networks, 1e-6, 1.0)
+        top = self.num_levels if known is None else known[0] - 1
+        num = len(seeds)
+        if not num:
+            return np.zeros((0, *self.image_shape), "uint8")
+        size = min(num, batch_size)
+        batches = -(-num // size)
+        bar = None
+        if verbose or (verbose is None and batches > 1):
+            bar = keras.utils.Progbar(batches * (top + 1), unit_name="network pass")
+        images = []
+        for start in range(0, num, size):
+            # The last batch repeats its last example, so that one compiled program serves all batches.
+            rows = np.minimum(np.arange(start, start + size), num - 1)
+            grid = None if known is None else known[1][rows]
+            for index in range(top, -1, -1):
+                grid, _ = self.sampler(index)(
+                    seeds[rows],
+                    temperature[index],
+                    top_p[index],
+                    codes=grid if index < self.num_levels else None,
+                    labels=labels[rows] if index == self.num_levels and labels is not None else None,
+                )
+                if bar:
+                    bar.add(1)
+            images.append(grid.astype("uint8"))
+        return np.concatenate(images)[:num].reshape(num, *self.image_shape)
+
+    def save_to_preset(self, folder, **options):
+        """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
+        from haim_tf import presets  # Presets stand above models.
+
+        presets.save_to_preset(self, folder, **options)
+
+    def get_config(self):
+        return {**super().get_config(), **self._arguments}
+
+
+LEVEL_KEYS = ("downsampling", "codebook_size", "code_dim", "width", "blocks", "decoder")
+# Arguments of a `PixelCNN` that follow from the hierarchy.
+NOT_CONFIGURED = {"self", "likelihood", "codebook_size", "upsampling", "num_classes", "kwargs"}
+
+
+def _split_level(index, level):
+    """A level's autoencoder arguments and its decoder's; a ValueError for keys missing or unknown."""
+    missing = [key for key in LEVEL_KEYS if key not in level]
+    unknown = [key for key in level if key not in (*LEVEL_KEYS, "commitment")]
+    if missing or unknown:
+        raise ValueError(
+            f"level {index} must have the keys {LEVEL_KEYS} and may have 'commitment'; "
+            f"missing: {missing}, unknown: {unknown}"
+        )
+    require_positive_integers(downsampling=level["downsampling"])
+    return {key: value for key, value in level.items() if key != "decoder"}, level["decoder"]
+
+
+def _pixel_cnn(what, likelihood, arguments, **fixed):
+    """A `PixelCNN` of a configuration's arguments; a ValueError names what is wrong with them."""
+    accepted = set(inspect.signature(PixelCNN.__init__).parameters) - NOT_CONFIGURED
+    unknown = sorted(set(arguments) - accepted)
+    if unknown:
+        raise ValueError(f"{what} takes the arguments {sorted(accepted)}, got unknown ones: {unknown}")
+    try:
+        return PixelCNN(likelihood, **arguments, **fixed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} has a wrong argument in {dict(arguments)}: {error}") from None

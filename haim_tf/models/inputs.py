@@ -1,0 +1,120 @@
+"""Checks of what users hand to a model: each wrong input is one error that names what is accepted."""
+
+import numpy as np
+
+
+def check_images(images, image_shape):
+    """Returns `images` as a uint8 array `(B, H, W, C)`.
+
+    Accepts integers, or floats, in 0..255; floats are rounded.
+
+    Raises:
+        ValueError: wrong rank, size or channels, dtype, range, or values that are not finite.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != tuple(image_shape):
+        raise ValueError(
+            f"images must have shape (B, {', '.join(map(str, image_shape))}), got {images.shape}"
+            + (" (a single image needs a batch axis: images[None])" if images.ndim == 3 else "")
+        )
+    if images.dtype == np.uint8:
+        return images
+    if not (np.issubdtype(images.dtype, np.integer) or np.issubdtype(images.dtype, np.floating)):
+        raise ValueError(f"images must be uint8, or int or float in 0..255, got dtype {images.dtype}")
+    if not np.isfinite(images).all():
+        raise ValueError("images must be finite, got NaN or infinity")
+    if images.size and (images.min() < 0 or images.max() > 255):
+        raise ValueError(f"images must lie in 0..255, got values {images.min()} to {images.max()}")
+    if np.issubdtype(images.dtype, np.floating) and images.size and 0 < images.max() <= 1:
+        raise ValueError(
+            f"images must lie in 0..255, got floats of at most {images.max():.3g}: "
+            "multiply images in 0..1 by 255"
+        )
+    return np.round(images).astype("uint8")
+
+
+def check_labels(labels, num_classes, count):
+    """Returns `labels` as int32 `(count,)` (one int is repeated), or `None` for an unconditional model.
+
+    Raises:
+        ValueError: labels missing for a class-conditional model, given to another, or out of range.
+    """
+    if num_classes is None:
+        if labels is not None:
+            raise ValueError("this model is not class-conditional: labels must be None")
+        return None
+    if labels is None:
+        raise ValueError(
+            f"this model is class-conditional: labels must be ints in 0..{num_classes - 1}, got None"
+        )
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers, got dtype {labels.dtype}")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape not in ((), (count,)):
+        raise ValueError(f"labels must be one int or have shape ({count},), got {labels.shape}")
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            f"labels must lie in 0..{num_classes - 1}, got values {labels.min()} to {labels.max()}"
+        )
+    return np.broadcast_to(labels, count).astype("int32")
+
+
+def check_specification(images, labels, image_shape, num_classes):
+    """Checks the shapes and dtypes of a data set's batches, from their `tf.TensorSpec`s.
+
+    Raises:
+        ValueError: wrong shape or dtype; labels missing, not wanted, or not one integer an image.
+    """
+    shapes = [getattr(part, "shape", None) for part in (images, labels)]
+    ranks = [getattr(shape, "rank", None) for shape in shapes]
+    if ranks[0] != 4 or tuple(shapes[0])[1:] != tuple(image_shape):
+        raise ValueError(f"images must come in batches (B, {', '.join(map(str, image_shape))}), got {images}")
+    if not (images.dtype.is_integer or images.dtype.is_floating):
+        raise ValueError(f"images must be uint8, or int or float in 0..255, got {images}")
+    if (labels is None) != (num_classes is None):
+        wanted = "(images, labels)" if num_classes else "images without labels"
+        raise ValueError(f"this model (num_classes={num_classes}) takes batches of {wanted}, got {labels=}")
+    if labels is not None and (ranks[1] != 1 or not labels.dtype.is_integer):
+        raise ValueError(f"labels must be integers of shape (B,), got {labels}")
+
+
+def check_codes(codes, shape, codebook_size):
+    """Returns `codes` as int32 `(B, h, w)`; a ValueError where shape, dtype or range is wrong."""
+    codes = np.asarray(codes)
+    if codes.ndim != 3 or codes.shape[1:] != tuple(shape):
+        raise ValueError(f"codes must have shape (B, {shape[0]}, {shape[1]}), got {codes.shape}")
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise ValueError(f"codes must be integers, got dtype {codes.dtype}")
+    if codes.size and (codes.min() < 0 or codes.max() >= codebook_size):
+        raise ValueError(
+            f"codes must lie in 0..{codebook_size - 1}, got values {codes.min()} to {codes.max()}"
+        )
+    return codes.astype("int32")
+
+
+def check_per_level(name, value, count, low, high):
+    """Returns one float a network from one value or a list of `count`, each in `low..high`.
+
+    Raises:
+        ValueError: another number of values, or one outside the range.
+    """
+    try:
+        values = np.broadcast_to(np.asarray(value, "float32"), count)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must be one number or {count} (one a level, finest first, then the prior), got {value!r}"
+        ) from None
+    if not np.isfinite(values).all() or values.min() < low or values.max() > high:
+        raise ValueError(f"{name} must lie in {low}..{high}, got {value!r}")
+    return [float(v) for v in values]
+
+
+def check_level(level, count):
+    """Returns `level`, an int in 1..count; a ValueError otherwise."""
+    if count == 0:
+        raise ValueError(f"this model is flat: it has no levels and no codes, got level {level!r}")
+    if isinstance(level, bool) or not isinstance(level, (int, np.integer)) or not 1 <= level <= count:
+        raise ValueError(f"level must be an int in 1..{count}, got {level!r}")
+    return int(level)

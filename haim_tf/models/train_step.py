@@ -1,0 +1,277 @@
+"""Training of a hierarchy part by part: losses behind stop-gradients, clipping and metrics of each part."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from haim_tf.models import inputs
+
+
+class PartwiseTraining:
+    """Mixin that gives `HierarchicalModel` its `compile`, `fit`, `freeze` and custom `train_step`.
+
+    A part is an autoencoder, a main decoder or the prior: `autoencoder_1`, `decoder_1`, ..., `prior`. All
+    are trained at once by default, each by its own loss: codes go through `stop_gradient` to the main
+    decoder, to the next level and to the prior, so that no part's loss moves another part. On TensorFlow
+    gradients are clipped part by part; elsewhere Keras' own step optimises the same sum of losses.
+    """
+
+    def _prepare_training(self):
+        self._clip_norm = None
+        names = ["loss", "bits_per_dim"]
+        for i in range(1, self.num_levels + 1):
+            names += [f"perplexity_{i}", f"active_fraction_{i}"]
+        for part in self.parts:
+            names += [f"loss_{part}", f"gradient_norm_{part}"]
+        self._trackers = _Trackers(names)
+
+    @property
+    def parts(self):
+        """The separately trained parts by name."""
+        parts = {}
+        for i, (autoencoder, decoder) in enumerate(
+            zip(self.autoencoders, self.decoders, strict=True), start=1
+        ):
+            parts[f"autoencoder_{i}"] = autoencoder
+            parts[f"decoder_{i}"] = decoder
+        return {**parts, "prior": self.prior}
+
+    def parts_named(self, names):
+        """Part names of a mix of part names and groups: "codes", "decoders", "prior", "level_1", ..."""
+        groups = {name: [name] for name in self.parts}
+        for i in range(1, self.num_levels + 1):
+            groups[f"level_{i}"] = [f"autoencoder_{i}", f"decoder_{i}"]
+        groups["codes"] = [name for name in self.parts if name.startswith("autoencoder")]
+        groups["decoders"] = [name for name in self.parts if name.startswith("decoder")]
+        for name in names:
+            if name not in groups:
+                raise ValueError(f"unknown part {name!r}; the parts of this model are {sorted(groups)}")
+        return {part for name in names for part in groups[name]}
+
+    def freeze(self, *names):
+        """Keeps parts from being trained: "codes" (all autoencoders), "decoders", "prior", "level_1", ...
+
+        Frozen parts' losses are not computed in training. Where the model was compiled, training goes on
+        with a fresh optimizer state.
+        """
+        self._set_trainable(self.parts_named(names), False)
+
+    def unfreeze(self, *names):
+        """Trains parts again: the named ones, or all."""
+        self._set_trainable(self.parts_named(names or self.parts), True)
+
+    def _set_trainable(self, names, trainable):
+        for name in names:
+            self.parts[name].trainable = trainable
+        if self.compiled:
+            fresh = type(self.optimizer).from_config(self.optimizer.get_config())
+            self.compile(fresh, **self._compile_arguments)
+
+    def compile(self, optimizer=None, clip_norm=1.0, jit_compile=None, **kwargs):
+        """Readies the model for `fit`; without arguments, Adam at 5e-4 with clipped gradients.
+
+        Args:
+            optimizer: a Keras optimizer.
+            clip_norm: largest gradient norm of each part; `None` does not clip.
+            jit_compile: XLA for the training step; `None`: Keras' choice with a GPU or TPU, and none on a
+                CPU, where XLA makes convolutions slower.
+            **kwargs: to `keras.Model.compile`.
+        """
+        if optimizer is None:
+            optimizer = keras.optimizers.Adam(5e-4)
+        tensorflow = keras.backend.backend() == "tensorflow"
+        if jit_compile is None:
+            on_cpu = tensorflow and not keras.distribution.list_devices("gpu")
+            jit_compile = False if on_cpu else "auto"
+        self._clip_norm = clip_norm
+        self._compile_arguments = {"clip_norm": clip_norm, "jit_compile": jit_compile, **kwargs}
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        if not tensorflow and clip_norm and self.optimizer.global_clipnorm is None:
+            self.optimizer.global_clipnorm = clip_norm
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return {**config, "clip_norm": self._clip_norm} if config else config
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def get_compile_config(self):
+        """What a saved model keeps of its training: the optimizer, the clipping and the frozen parts."""
+        if not self.compiled:
+            return {}
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "clip_norm": self._clip_norm,
+            "frozen": [name for name, part in self.parts.items() if not part.trainable],
+        }
+
+    def compile_from_config(self, config):
+        """Takes up training where `get_compile_config` left it; Keras then restores the optimizer's state."""
+        self.freeze(*config["frozen"])
+        self.compile(keras.saving.deserialize_keras_object(config["optimizer"]), config["clip_norm"])
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, **kwargs):
+        """`keras.Model.fit` on images, or images and labels.
+
+        Args:
+            x: images as an array (uint8, or float in 0..255; `(B, H, W, C)`), a pair (images, labels), or
+                a `tf.data.Dataset` or `PyDataset` of such batches.
+            y: labels, where x is an array.
+            **kwargs: to `keras.Model.fit`.
+
+        Raises:
+            ValueError: images or labels of a wrong shape, dtype or range; labels missing or not wanted.
+        """
+        if not self.trainable_variables:
+            raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
+        return super().fit(*self._checked(x, y), **kwargs)
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
+        return super().evaluate(*self._checked(x, y), **kwargs)
+
+    def _checked(self, x, y):
+        """Images and labels as Keras takes them; a ValueError where they do not fit the model."""
+        if isinstance(x, (tuple, list)) and len(x) == 2 and y is None:
+            x, y = x
+        if hasattr(x, "element_spec"):
+            inputs.check_specification(*_unpack(x.element_spec), self.image_shape, self.num_classes)
+        elif isinstance(x, keras.utils.PyDataset):
+            self._checked(*_unpack(x[0]))
+        elif isinstance(x, (list, np.ndarray)) or hasattr(x, "__array__"):
+            x = inputs.check_images(x, self.image_shape)
+            y = inputs.check_labels(y, self.num_classes, len(x))
+        return x, y
+
+    def losses_and_statistics(self, images, labels=None, training=False):
+        """Every part's loss and what is worth watching, as scalars by name.
+
+        Losses: an autoencoder's is its auxiliary loss plus commitment; a network's its mean negative
+        log-likelihood in nats per element of its grid (pixels count each channel). In training, frozen
+        parts have no loss.
+        """
+        losses, statistics, bits = {}, {}, []
+        grid = self.elements(images)
+        dimensions = math.prod(self.image_shape) * math.log(2.0)
+
+        def network_loss(name, network, **conditioning):
+            if training and not network.trainable_variables:
+                return
+            nats = ops.mean(ops.sum(-network.log_prob(grid, training=training, **conditioning), axis=(1, 2)))
+            losses[name] = nats / math.prod(grid.shape[1:])
+            bits.append(nats / dimensions)
+
+        for i, (autoencoder, decoder) in enumerate(
+            zip(self.autoencoders, self.decoders, strict=True), start=1
+        ):
+            source = self.autoencoder_input(grid, i)
+            if training and not autoencoder.trainable_variables:
+                codes = autoencoder.encode(source)
+            else:
+                outputs = autoencoder(source, training=training)
+                codes = outputs["codes"]
+                losses[f"autoencoder_{i}"] = outputs["loss"]
+                statistics[f"perplexity_{i}"] = autoencoder.quantizer.perplexity()
+                statistics[f"active_fraction_{i}"] = autoencoder.quantizer.active_fraction()
+            codes = ops.stop_gradient(codes)
+            network_loss(f"decoder_{i}", decoder, codes=codes)
+            grid = codes
+        network_loss("prior", self.prior, labels=labels)
+        if len(bits) == len(self.networks):
+            statistics["bits_per_dim"] = sum(bits)
+        return losses, statistics
+
+    def call(self, inputs, training=False):
+        """Losses and statistics of a batch: images, or a dict of `images` and `labels`."""
+        if not isinstance(inputs, dict):
+            inputs = {"images": inputs}
+        losses, statistics = self.losses_and_statistics(**inputs, training=training)
+        return {"losses": losses, "statistics": statistics}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return sum(y_pred["losses"].values())
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        values = {f"loss_{name}": value for name, value in y_pred["losses"].items()}
+        total = sum(y_pred["losses"].values())
+        return self._trackers.update({"loss": total, **values, **y_pred["statistics"]}, x["images"])
+
+    @property
+    def metrics(self):
+        return list(self._trackers.means.values())
+
+    def train_step(self, *state_and_data):
+        *state, data = state_and_data
+        images, labels = _unpack(data)
+        if keras.backend.backend() == "tensorflow":
+            return _tensorflow_step(self, images, labels)
+        return super().train_step(*state, (_pack(images, labels),))
+
+    def test_step(self, *state_and_data):
+        *state, data = state_and_data
+        images, labels = _unpack(data)
+        if keras.backend.backend() != "tensorflow":
+            return super().test_step(*state, (_pack(images, labels),))
+        packed = _pack(images, labels)
+        return self.compute_metrics(packed, None, self.call(packed, training=False))
+
+
+def _tensorflow_step(model, images, labels):
+    """One forward pass under one tape; the gradients of each part clipped by that part's own norm."""
+    import tensorflow as tf
+
+    variables = model.trainable_variables
+    # Not 1 only under mixed_float16, whose gradients are scaled up so as not to vanish.
+    scale = model.optimizer.scale_loss(1.0)
+    with tf.GradientTape() as tape:
+        losses, statistics = model.losses_and_statistics(images, labels, training=True)
+        total = sum(losses.values())
+        scaled = total * scale
+    gradients = dict(
+        zip([v.path for v in variables], tape.gradient(scaled, [v.value for v in variables]), strict=True)
+    )
+    # An embedding's sparse gradient holds a row an occurrence, whose norm is not the gradient's.
+    gradients = {path: None if g is None else tf.convert_to_tensor(g) for path, g in gradients.items()}
+    values = {"loss": total, **{f"loss_{name}": loss for name, loss in losses.items()}, **statistics}
+    for name in losses:
+        paths = [v.path for v in model.parts[name].trainable_variables]
+        norm = tf.linalg.global_norm([gradients[path] for path in paths])
+        if model._clip_norm:
+            limit = model._clip_norm * scale
+            clipped, _ = tf.clip_by_global_norm([gradients[path] for path in paths], limit, norm)
+            gradients.update(zip(paths, clipped, strict=True))
+        values[f"gradient_norm_{name}"] = norm / scale
+    model.optimizer.apply([gradients[v.path] for v in variables], variables)
+    return model._trackers.update(values, images)
+
+
+class _Trackers:
+    """Running means by name. A plain object, so that no metric's state is saved with the weights."""
+
+    def __init__(self, names):
+        self.means = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def update(self, values, images):
+        """Takes in the values of a batch, which count by its number of images: the last may be smaller."""
+        count = ops.cast(ops.shape(images)[0], "float32")
+        for name, value in values.items():
+            self.means[name].update_state(value, sample_weight=count)
+        return {name: self.means[name].result() for name in values}
+
+
+def _unpack(batch):
+    """A batch as (images, labels), labels `None` where there are none."""
+    if not isinstance(batch, (tuple, list)):
+        return batch, None
+    if len(batch) > 2 and any(part is not None for part in batch[2:]):
+        raise ValueError("sample weights are not supported: give batches of images or (images, labels)")
+    return batch[0], batch[1] if len(batch) > 1 else None
+
+
+def _pack(images, labels):
+    return {"images": images} if labels is None else {"images": images, "labels": labels}
