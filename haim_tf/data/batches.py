@@ -1,0 +1,123 @@
+"""Batches in an order that the seed and the step determine: training stops and goes on as if it never had."""
+
+import functools
+
+import keras
+import numpy as np
+
+from haim_tf.data.image_data import ImageData
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of an `ImageData` for `fit`: batch `i` is a pure function of `seed` and `start_step + i`.
+
+    The images are drawn epoch by epoch in a fresh seeded order, each once an epoch. A batch that reaches the
+    end of an epoch goes on into the next one, so that all batches are full. Without `steps` there is no end,
+    and `fit(batches, steps_per_epoch=n, epochs=e, shuffle=False)` takes the first `n * e` batches in order.
+    After `k` steps, a run with `start_step=k` sees what the first one would have seen.
+
+    NOTE: give `fit` `shuffle=False`: by default it shuffles the batches where there are `steps`, and warns
+    that it cannot where there are none.
+
+    `B` is `batch_size`; `H, W, C` one image.
+
+    Args:
+        data: an `ImageData`.
+        batch_size: images in a batch.
+        shuffle: False: in the data's own order.
+        flip: mirror half of the images, drawn at random for each batch, left to right.
+        seed: an int, 0 or more.
+        start_step: how many batches to leave out at the start.
+        steps: how many batches there are; None: no end.
+        labels: False: leave out labels that the data has.
+
+    Yields:
+        `(images, labels)`, uint8 (B, H, W, C) and int32 (B,); `images` alone where the data has no labels
+        or they are left out.
+
+    Raises:
+        ValueError: an argument that is not what is said above.
+
+    Example:
+        >>> batches = Batches(ImageData(np.zeros((10, 8, 8, 1), "uint8")), batch_size=4, seed=1)
+        >>> batches[0].shape
+        (4, 8, 8, 1)
+    """
+
+    def __init__(
+        self, data, batch_size, shuffle=True, flip=False, seed=0, start_step=0, steps=None, labels=True
+    ):
+        # One worker: with more, Keras loses batches that it has read ahead when it renews an iterator.
+        super().__init__(workers=1)
+        _check_data(data)
+        self.data = data
+        self.batch_size = _check_int("batch_size", batch_size, 1)
+        self.shuffle = shuffle
+        self.flip = flip
+        self.seed = _check_int("seed", seed, 0)
+        self.start_step = _check_int("start_step", start_step, 0)
+        self.steps = None if steps is None else _check_int("steps", steps, 1)
+        self.labels = labels and data.labels is not None
+
+    @property
+    def num_batches(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        if index < 0 or (self.steps is not None and index >= self.steps):
+            raise IndexError(f"Batch {index} of {self.steps or 'an endless number of'} batches.")
+        step = self.start_step + index
+        chosen = self._image_indices(step)
+        images = np.asarray(self.data.images[chosen])
+        if self.flip:
+            mirrored = np.random.default_rng((self.seed, 1, step)).random(self.batch_size) < 0.5
+            images[mirrored] = images[mirrored, :, ::-1]
+        return (images, self.data.labels[chosen]) if self.labels else images
+
+    def _image_indices(self, step):
+        count = len(self.data)
+        epochs, places = np.divmod(step * self.batch_size + np.arange(self.batch_size), count)
+        if not self.shuffle:
+            return places
+        orders = [_epoch_order(self.seed, e, count)[places[epochs == e]] for e in np.unique(epochs).tolist()]
+        return np.concatenate(orders)
+
+
+@functools.lru_cache(maxsize=4)  # The epochs on both sides of a batch, for a pair of data sets.
+def _epoch_order(seed, epoch, count):
+    return np.random.default_rng((seed, 0, epoch)).permutation(count)
+
+
+def in_order(data, batch_size):
+    """Goes once through an `ImageData` in its own order, for evaluation.
+
+    Args:
+        data: an `ImageData`.
+        batch_size: images in a batch; the last batch may hold fewer.
+
+    Yields:
+        `(images, labels)`, uint8 (n, H, W, C) and int32 (n,), or None for labels where the data has none.
+
+    Example:
+        >>> data = ImageData(np.zeros((10, 8, 8, 1), "uint8"))
+        >>> [len(images) for images, labels in in_order(data, 4)]
+        [4, 4, 2]
+    """
+    _check_data(data)
+    batch_size = _check_int("batch_size", batch_size, 1)
+    parts = (slice(i, i + batch_size) for i in range(0, len(data), batch_size))
+    labels = data.labels
+    return ((np.asarray(data.images[p]), None if labels is None else labels[p]) for p in parts)
+
+
+def _check_data(data):
+    if not isinstance(data, ImageData):
+        raise ValueError(
+            f"data is a {type(data).__name__}. Accepted: an ImageData, as haim_tf.data.load gives."
+        )
+
+
+def _check_int(name, value, least):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} is {value!r}. Accepted: an int, {least} or more.")
+    return int(value)

@@ -1,0 +1,113 @@
+"""`ImageData`: checked images with their labels."""
+
+import numpy as np
+
+from haim_tf.data.image_files import ImageFiles
+
+
+class ImageData:
+    """Images, their labels and what is known about them.
+
+    `N` is the number of images; `H, W, C` one image.
+
+    Args:
+        images: (N, H, W, C) or (N, H, W), `C` 1 or 3. uint8, or another number type whose values are all
+            whole and in 0..255. Files that are decoded on access (`ImageFiles`) stay as they are.
+        labels: (N,) or (N, 1) integers, 0 or more; or None.
+        class_names: the name of each label's class, or None.
+        name: what the data is called in messages.
+
+    Attributes:
+        images: (N, H, W, C), uint8. An int array as index gives (n, H, W, C). Files are decoded on access.
+        labels: (N,) int32, or None.
+        class_names: a list of str, or None.
+        image_shape: `(H, W, C)`.
+        name: as given.
+
+    Raises:
+        ValueError: a wrong rank, shape, dtype or value; labels that do not fit images or class names.
+
+    Example:
+        >>> data = ImageData(np.zeros((5, 28, 28), "uint8"), labels=[0, 1, 2, 1, 0])
+        >>> len(data), data.image_shape, data.images[[0, 3]].shape
+        (5, (28, 28, 1), (2, 28, 28, 1))
+    """
+
+    def __init__(self, images, labels=None, class_names=None, name="images"):
+        self.name = str(name)
+        self.images = images if isinstance(images, ImageFiles) else check_images(images, self.name)
+        self.class_names = None if class_names is None else [str(c) for c in class_names]
+        self.labels = None if labels is None else self._check_labels(labels)
+
+    def __len__(self):
+        return len(self.images)
+
+    @property
+    def image_shape(self):
+        return tuple(self.images.shape[1:])
+
+    def split_off(self, count):
+        """All but the last `count` images, and the last `count`, as two `ImageData`.
+
+        Raises:
+            ValueError: one of the two would be empty.
+        """
+        if not 0 < count < len(self):
+            raise ValueError(f"{self.name}: cannot split {count} off {len(self)} images.")
+
+        def part(rows):
+            images = self.images.part(rows) if isinstance(self.images, ImageFiles) else self.images[rows]
+            labels = None if self.labels is None else self.labels[rows]
+            return ImageData(images, labels, self.class_names, self.name)
+
+        return part(slice(None, -count)), part(slice(-count, None))
+
+    def __repr__(self):
+        return f"<ImageData {self.name!r}: {len(self)} images of shape {self.image_shape}>"
+
+    def _check_labels(self, labels):
+        labels = np.asarray(labels)
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.shape != (len(self),):
+            raise ValueError(
+                f"{self.name}: labels have shape {labels.shape}. Accepted: ({len(self)},), one an image."
+            )
+        if labels.dtype.kind not in "iu":
+            raise ValueError(f"{self.name}: labels have dtype {labels.dtype}. Accepted: integers.")
+        limit = np.iinfo("int32").max if self.class_names is None else len(self.class_names) - 1
+        if labels.min() < 0 or labels.max() > limit:
+            raise ValueError(
+                f"{self.name}: labels lie in {labels.min()}..{labels.max()}. Accepted: 0..{limit}."
+            )
+        return labels.astype("int32")
+
+
+def check_images(images, name):
+    """`images` as uint8 (N, H, W, C), or a ValueError that begins with `name`."""
+    images = np.asanyarray(images)
+    accepted = "Accepted: (N, H, W, C) with C 1 or 3, or (N, H, W)."
+    if images.ndim == 3 and images.shape[-1] in (1, 3):
+        raise ValueError(f"{name}: shape {images.shape} looks like a single image. {accepted}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(f"{name}: images have shape {images.shape}. {accepted}")
+    if 0 in images.shape:
+        raise ValueError(f"{name}: no images, shape {images.shape}. {accepted}")
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name}: images have dtype {images.dtype}. Accepted: uint8, or whole numbers in 0..255."
+        )
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 255):  # So put, it holds for NaN as well.
+        raise ValueError(f"{name}: image values lie in {low}..{high}. Accepted: whole numbers in 0..255.")
+    converted = images.astype("uint8")
+    if not np.array_equal(converted, images):
+        raise ValueError(
+            f"{name}: image values in {low}..{high} are not whole numbers. Accepted: whole numbers in 0..255 "
+            "(round them; scale them first if they are in 0..1)."
+        )
+    return converted

@@ -1,0 +1,96 @@
+"""`ImageFiles`: files decoded on access; and the one rule by which an image takes another shape."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from haim_tf.data.reading import progress, reading
+
+_GREY_MODES = ("1", "L", "LA")
+# What Pillow would clip to 8 bits without a word.
+_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class ImageFiles:
+    """Image files as a uint8 array (N, H, W, C) that is decoded on access, each time anew.
+
+    Args:
+        paths: the files.
+        image_shape: `(H, W, C)` that each image is brought to as `fit_image` does; None: the files' own size,
+            the same for all, with 1 channel if every file is grey, otherwise 3.
+
+    Raises:
+        ValueError: sizes that differ; more than 8 bits a channel; a file that is no image (found at once,
+            from its header) or whose pixels cannot be decoded (found on access).
+    """
+
+    def __init__(self, paths, image_shape=None):
+        self.paths = np.array([str(path) for path in paths], dtype=object)
+        headers = [_read_header(path) for path in progress(self.paths, "image headers")]
+        if image_shape is None:
+            first = width, height = headers[0][0]
+            for path, (size, _) in zip(self.paths, headers, strict=True):
+                if size != first:
+                    raise ValueError(
+                        "Images differ in size (width, height): "
+                        f"{self.paths[0]} is {first}, {path} is {size}. Give image_shape=(H, W, C)."
+                    )
+            image_shape = (height, width, 1 if all(grey for _, grey in headers) else 3)
+        self.shape = (len(self.paths), *image_shape)
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, indices):
+        paths = self.paths[indices]
+        if isinstance(paths, str):
+            return self._decode(paths)
+        images = np.empty((len(paths), *self.shape[1:]), "uint8")
+        with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock.
+            for image, decoded in zip(images, pool.map(self._decode, paths), strict=True):
+                image[...] = decoded
+        return images
+
+    def part(self, rows):
+        """The files of a slice, still not decoded."""
+        files = copy.copy(self)
+        files.paths = self.paths[rows]
+        files.shape = (len(files.paths), *self.shape[1:])
+        return files
+
+    def _decode(self, path):
+        from PIL import Image
+
+        with reading(path, "an image"), Image.open(path) as image:
+            return fit_image(image, self.shape[1:])
+
+
+def _read_header(path):
+    """`((width, height), is_grey)` of an image file, its pixels left alone."""
+    from PIL import Image
+
+    with reading(path, "an image"), Image.open(path) as image:
+        size, mode = image.size, image.mode
+    if mode in _DEEP_MODES:
+        raise ValueError(f"{path} has more than 8 bits a channel (mode {mode}). Accepted: 8-bit images.")
+    return size, mode in _GREY_MODES
+
+
+def fit_image(image, image_shape):
+    """A Pillow image as uint8 `(H, W, C)`: converted to grey or RGB as Pillow does (alpha is dropped),
+    cropped around its centre to the aspect ratio `W : H`, resized with the antialiasing Lanczos filter."""
+    from PIL import Image, ImageOps
+
+    height, width, channels = image_shape
+    image = image.convert("L" if channels == 1 else "RGB")
+    image = ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(image_shape)
+
+
+def fit_array(image, image_shape):
+    """One uint8 image `(H, W, C)` brought to `image_shape`, as `fit_image` does."""
+    if image.shape == tuple(image_shape):
+        return image
+    from PIL import Image
+
+    return fit_image(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), image_shape)

@@ -1,0 +1,77 @@
+"""`load`: one call that reads images from TFDS, from a folder, or from `.npz` and `.npy` files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from haim_tf.data import arrays, folders, tfds_sets
+
+_ACCEPTED = (
+    "Accepted: a folder of images, an .npz or .npy file, or the name of a TFDS data set, for example "
+    "'fashion_mnist', 'cifar10' or 'imagenet_resized/64x64'."
+)
+
+
+def load(source, split="train", image_shape=None):
+    """Reads images, and their labels where there are any.
+
+    Args:
+        source: one of
+            - a folder: `root/<class>/*.png`, or `root/*.png` without labels (also jpg, jpeg, webp, bmp), or
+              either of them below `root/<split>/` if that is there. Files are decoded on access, their EXIF
+              rotation ignored. With classes, the images come in a fixed shuffled order, so that every slice
+              mixes the classes;
+            - a folder with `<split>_images.npy`, and optionally `<split>_labels.npy` and `classes.json` (a
+              list of names);
+            - an `.npy` file of images, mapped into memory; `X_images.npy` takes its labels from
+              `X_labels.npy` and `classes.json` beside it if they are there;
+            - an `.npz` file with `images` and optionally `labels` and `class_names`, or with Keras' names
+              `x_train`, `y_train`, `x_test`, `y_test`;
+            - if no such file or folder exists, the name of a TFDS data set with a feature `image` and, for
+              labels, `label`. Kept where TFDS keeps its data (`TFDS_DATA_DIR`), and read into memory.
+        split: "train", or one of "validation", "val", "test", which stand in for each other where the one
+            asked for is not there. A source without splits is taken whole for any name. A slice may follow,
+            in images or percent: "train[:90%]", "train[-1000:]". TFDS takes all that it understands itself.
+        image_shape: `(H, W, C)` that every image is brought to: converted to grey or RGB as Pillow does
+            (alpha is dropped), cropped around its centre to the aspect ratio, resized with the antialiasing
+            Lanczos filter. None: as they are.
+
+    Returns:
+        An `ImageData`, its images uint8 (N, H, W, C).
+
+    Raises:
+        FileNotFoundError: no such file or folder, or a TFDS data set that cannot be downloaded.
+        ValueError: everything else that is wrong with the source, the split or the images.
+
+    Example:
+        >>> data = load("fashion_mnist", "train[:90%]", image_shape=(32, 32, 1))
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"Cannot load images from a {type(source).__name__}. {_ACCEPTED}")
+    image_shape = _check_image_shape(image_shape)
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            return folders.load_folder(path, split, image_shape)
+        if path.suffix == ".npy" and path.exists():
+            return arrays.load_npy(path, split, image_shape)
+        if path.suffix == ".npz" and path.exists():
+            return arrays.load_npz(path, split, image_shape)
+        if path.exists():
+            raise ValueError(f"{path} is no folder and no .npz or .npy file. {_ACCEPTED}")
+    except PermissionError as error:
+        raise ValueError(f"Cannot read {error.filename or path}: permission denied.") from error
+    # A TFDS name may hold a slash, but does not start like a path or end like a file.
+    if not isinstance(source, str) or source[:1] in ("/", ".", "~") or path.suffix in (".npz", ".npy"):
+        raise FileNotFoundError(f"There is no file or folder {str(path)!r}. {_ACCEPTED}")
+    return tfds_sets.load_tfds(source, split, image_shape, _ACCEPTED)
+
+
+def _check_image_shape(shape):
+    if shape is None:
+        return None
+    accepted = isinstance(shape, (tuple, list)) and len(shape) == 3 and shape[2] in (1, 3)
+    if not accepted or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
+        raise ValueError(f"image_shape is {shape!r}. Accepted: (height, width, channels), channels 1 or 3.")
+    return tuple(int(n) for n in shape)

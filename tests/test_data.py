@@ -1,0 +1,700 @@
+"""haim_tf.data: every kind of source, good and damaged; the order of batches through `fit` and resume."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from haim_tf import data
+from haim_tf.data import Batches, ImageData, in_order, load, save_grid
+
+
+def random_images(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype="uint8")
+
+
+def write(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def numbered(count):
+    """Images that are their own index, with labels likewise."""
+    images = np.broadcast_to(np.arange(count, dtype="uint8")[:, None, None, None], (count, 4, 4, 1))
+    return ImageData(images.copy(), np.arange(count))
+
+
+# ImageData
+
+
+def test_image_data_keeps_uint8_and_gives_grey_images_a_channel():
+    images = random_images(6, 5, 4)
+    image_data = ImageData(images, labels=np.arange(6)[:, None], class_names="abcdef", name="toy")
+    assert (len(image_data), image_data.image_shape, image_data.name) == (6, (5, 4, 1), "toy")
+    np.testing.assert_array_equal(image_data.images[np.array([4, 1])][..., 0], images[[4, 1]])
+    assert image_data.labels.dtype == np.int32 and image_data.labels.shape == (6,)
+    assert image_data.class_names == list("abcdef")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint16"])
+def test_whole_numbers_of_other_types_become_uint8(dtype):
+    images = random_images(3, 4, 4, 3)
+    converted = ImageData(images.astype(dtype)).images
+    assert converted.dtype == np.uint8
+    np.testing.assert_array_equal(converted, images)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((4, 4), "uint8"), "Accepted"),
+        (np.zeros((8, 8, 3), "uint8"), "single image"),
+        (np.zeros((2, 8, 8, 2), "uint8"), r"\(2, 8, 8, 2\)"),
+        (np.zeros((2, 3, 8, 8), "uint8"), r"\(N, H, W, C\)"),
+        (np.zeros((0, 8, 8, 1), "uint8"), "no images"),
+        (np.full((2, 8, 8, 1), 0.5), "whole numbers"),
+        (np.full((2, 8, 8, 1), np.nan), "nan"),
+        (np.full((2, 8, 8, 1), np.inf), "inf"),
+        (np.full((2, 8, 8, 1), -1), "-1"),
+        (np.full((2, 8, 8, 1), 256), "256"),
+        (np.zeros((2, 8, 8, 1), bool), "bool"),
+        (np.zeros((2, 8, 8, 1), complex), "complex"),
+        (np.full((2, 8, 8, 1), "a"), "<U1"),
+    ],
+)
+def test_wrong_images_are_refused_by_name(images, message):
+    with pytest.raises(ValueError, match=f"toy.*{message}"):
+        ImageData(images, name="toy")
+
+
+@pytest.mark.parametrize(
+    ("labels", "class_names", "message"),
+    [
+        ([0, 1], None, r"\(2,\).*\(3,\)"),
+        ([0, 1, -1], None, "-1"),
+        ([0, 1, 2**40], None, "1099511627776"),
+        ([0.0, 1.0, 2.0], None, "float64"),
+        ([0, 1, 2], ["a", "b"], r"0\.\.2.*0\.\.1"),
+    ],
+)
+def test_wrong_labels_are_refused(labels, class_names, message):
+    with pytest.raises(ValueError, match=message):
+        ImageData(random_images(3, 4, 4), labels, class_names)
+
+
+# npy, npz
+
+
+def test_npy_is_mapped_and_finds_its_labels_and_class_names(tmp_path):
+    images = random_images(10, 4, 4, 3)
+    np.save(tmp_path / "toy_images.npy", images)
+    np.save(tmp_path / "toy_labels.npy", np.arange(10) % 2)
+    (tmp_path / "classes.json").write_text('["even", "odd"]')
+    image_data = load(tmp_path / "toy_images.npy")
+    assert isinstance(image_data.images, np.memmap)
+    np.testing.assert_array_equal(image_data.images, images)
+    np.testing.assert_array_equal(image_data.labels, np.arange(10) % 2)
+    assert image_data.class_names == ["even", "odd"]
+
+
+def test_npy_alone_has_no_labels_and_is_whole_for_any_split(tmp_path):
+    np.save(tmp_path / "x.npy", random_images(3, 4, 4))
+    for split in ("train", "test"):
+        image_data = load(str(tmp_path / "x.npy"), split)
+        assert (len(image_data), image_data.labels, image_data.class_names) == (3, None, None)
+
+
+def test_npz_with_images_labels_and_class_names(tmp_path):
+    images = random_images(3, 4, 4, 3)
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 0], class_names=["a", "b"])
+    image_data = load(tmp_path / "x.npz", "test")
+    np.testing.assert_array_equal(image_data.images, images)
+    assert image_data.labels.tolist() == [0, 1, 0] and image_data.class_names == ["a", "b"]
+
+
+def test_npz_with_the_names_of_keras(tmp_path):
+    x_train, x_test = random_images(4, 5, 5), random_images(2, 5, 5, seed=1)
+    arrays = {"x_train": x_train, "y_train": [[0], [1], [2], [3]], "x_test": x_test, "y_test": [1, 0]}
+    np.savez_compressed(tmp_path / "x.npz", **arrays)
+    assert load(tmp_path / "x.npz", "train").labels.tolist() == [0, 1, 2, 3]
+    for split in ("test", "val", "validation"):
+        np.testing.assert_array_equal(load(tmp_path / "x.npz", split).images[..., 0], x_test)
+    with pytest.raises(ValueError, match="no split 'other'.*test, train"):
+        load(tmp_path / "x.npz", "other")
+
+
+def test_folder_of_arrays_by_split(tmp_path):
+    np.save(tmp_path / "train_images.npy", random_images(4, 5, 5))
+    np.save(tmp_path / "test_images.npy", random_images(2, 5, 5))
+    np.save(tmp_path / "test_labels.npy", [0, 1])
+    (tmp_path / "classes.json").write_text('["a", "b"]')
+    assert load(tmp_path).labels is None
+    held_out = load(tmp_path, "val")
+    assert held_out.labels.tolist() == [0, 1] and held_out.class_names == ["a", "b"]
+    (tmp_path / "classes.json").write_text('{"a": 0}')
+    with pytest.raises(ValueError, match="classes.json"):
+        load(tmp_path, "test")
+    np.save(tmp_path / "test_labels.npy", [0, 1, 1])
+    (tmp_path / "classes.json").unlink()
+    with pytest.raises(ValueError, match=r"test_images.npy.*\(3,\)"):
+        load(tmp_path, "test")
+
+
+def test_arrays_take_the_shape_asked_for(tmp_path):
+    np.save(tmp_path / "x.npy", random_images(3, 6, 8, 3))
+    image_data = load(tmp_path / "x.npy", image_shape=[4, 4, 1])
+    assert image_data.images.shape == (3, 4, 4, 1) and image_data.images.dtype == np.uint8
+    assert isinstance(load(tmp_path / "x.npy", image_shape=(6, 8, 3)).images, np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ("", range(20)),
+        ("[:]", range(20)),
+        ("[:90%]", range(18)),
+        ("[90%:]", range(18, 20)),
+        ("[-3:]", range(17, 20)),
+        ("[2:5]", range(2, 5)),
+        ("[25%:-50%]", range(5, 10)),
+        ("[-100%:20]", range(20)),
+    ],
+)
+def test_slices(tmp_path, bounds, expected):
+    np.savez(tmp_path / "x.npz", images=numbered(20).images, labels=np.arange(20))
+    image_data = load(tmp_path / "x.npz", f"train{bounds}")
+    assert image_data.images[:, 0, 0, 0].tolist() == image_data.labels.tolist() == list(expected)
+
+
+@pytest.mark.parametrize("split", ["train[:21]", "train[5:5]", "train[:110%]", "train[", "a b", "", None, 3])
+def test_wrong_slices(tmp_path, split):
+    np.savez(tmp_path / "x.npz", images=numbered(20).images)
+    with pytest.raises(ValueError, match="slice|split"):
+        load(tmp_path / "x.npz", split)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_damaged_arrays_name_the_file(tmp_path, name):
+    path = tmp_path / name
+    save = np.save if name == "x.npy" else np.savez
+    save(path, **{"arr" if name == "x.npy" else "images": random_images(9, 8, 8, 3)})
+    raw = path.read_bytes()
+    for damaged in (b"", b"not an array", raw[:20], raw[:-50], raw[: len(raw) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=name):
+            load(path)
+
+
+def test_arrays_of_objects_and_foreign_keys_are_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([{}, None]), allow_pickle=True)
+    with pytest.raises(ValueError, match="x.npy"):
+        load(tmp_path / "x.npy")
+    np.savez(tmp_path / "x.npz", pictures=random_images(2, 4, 4))
+    with pytest.raises(ValueError, match="x.npz.*pictures.*Accepted: images"):
+        load(tmp_path / "x.npz")
+
+
+# Folders
+
+
+@pytest.fixture
+def class_folder(tmp_path):
+    """40 images of each of two classes; the pixels of class 1 are brighter."""
+    for label, name in enumerate(["cat", "dog"]):
+        for i in range(40):
+            write(tmp_path / "root" / name / f"{i:02}.png", random_images(6, 6, 3, seed=i) // 2 + 128 * label)
+    return tmp_path / "root"
+
+
+def test_class_folders_give_labels_and_class_names(class_folder):
+    image_data = load(class_folder)
+    assert (len(image_data), image_data.image_shape) == (80, (6, 6, 3))
+    assert image_data.class_names == ["cat", "dog"]
+    images = image_data.images[np.arange(80)]
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images.min(axis=(1, 2, 3)) >= 128, image_data.labels)
+    np.testing.assert_array_equal(image_data.images[7], images[7])
+    np.testing.assert_array_equal(image_data.images[70:], images[70:])
+
+
+def test_slices_of_class_folders_are_disjoint_and_mix_the_classes(class_folder):
+    first, rest = load(class_folder, "train[:25%]"), load(class_folder, "train[25%:]")
+    assert not set(first.images.paths) & set(rest.images.paths)
+    assert (len(first), len(rest)) == (20, 60)
+    assert set(first.labels) == set(rest.labels) == {0, 1}
+
+
+def test_split_folders_share_one_list_of_classes(tmp_path):
+    for name in ("train/ant", "train/bee", "train/cow", "test/ant", "test/cow", "extra/yak"):
+        write(tmp_path / name / "a.png", random_images(4, 4))
+    assert load(tmp_path).class_names == ["ant", "bee", "cow"]
+    held_out = load(tmp_path, "val")
+    assert held_out.class_names == ["ant", "bee", "cow"] and sorted(held_out.labels) == [0, 2]
+    with pytest.raises(ValueError, match="no split 'other'.*test, train"):
+        load(tmp_path, "other")
+
+
+def test_flat_folder_reads_what_is_an_image_in_the_order_of_names(tmp_path):
+    for i, suffix in enumerate(["png", "bmp", "PNG", "jpg", "jpeg", "webp"]):
+        write(tmp_path / f"{i}.{suffix}", np.full((8, 8), 40 * i, "uint8"))
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden.png").write_text("no image")
+    image_data = load(tmp_path, "test")
+    assert image_data.labels is None and image_data.class_names is None
+    grey = image_data.images[np.arange(6)].mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(grey, 40 * np.arange(6), atol=2)
+
+
+def test_channels_of_a_folder(tmp_path):
+    write(tmp_path / "a.png", random_images(4, 4))
+    assert load(tmp_path).image_shape == (4, 4, 1)
+    rgba = random_images(4, 4, 4)
+    write(tmp_path / "b.png", rgba)
+    mixed = load(tmp_path)
+    assert mixed.image_shape == (4, 4, 3)
+    np.testing.assert_array_equal(mixed.images[1], rgba[..., :3])
+    np.testing.assert_array_equal(np.ptp(mixed.images[0], axis=-1), 0)
+    grey = load(tmp_path, image_shape=(4, 4, 1)).images[1][..., 0]
+    np.testing.assert_array_equal(grey, np.asarray(Image.fromarray(rgba[..., :3]).convert("L")))
+
+
+def test_images_are_cropped_around_the_centre_and_then_shrunk(tmp_path):
+    image = np.zeros((8, 24, 3), "uint8")
+    image[:, :8], image[:, 8:16], image[:, 16:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    write(tmp_path / "wide.png", image)
+    write(tmp_path / "tall.png", image.transpose(1, 0, 2))
+    shrunk = load(tmp_path, image_shape=(4, 4, 3)).images[np.arange(2)]
+    # The filter also sees a little of what lies beside the crop.
+    np.testing.assert_allclose(shrunk, np.broadcast_to([0, 255, 0], (2, 4, 4, 3)), atol=20)
+
+
+def test_shrinking_averages_fine_detail(tmp_path):
+    checks = np.indices((32, 32)).sum(0) % 2 * 255
+    write(tmp_path / "a.png", checks.astype("uint8"))
+    inner = load(tmp_path, image_shape=(8, 8, 1)).images[0][2:-2, 2:-2]
+    np.testing.assert_allclose(inner, 127.5, atol=8)
+
+
+def test_sizes_that_differ_name_two_files(tmp_path):
+    write(tmp_path / "a.png", random_images(4, 6))
+    write(tmp_path / "b.png", random_images(4, 6))
+    write(tmp_path / "c.png", random_images(6, 4))
+    with pytest.raises(ValueError, match=r"a.png is \(6, 4\).*c.png is \(4, 6\).*image_shape"):
+        load(tmp_path)
+    assert load(tmp_path, image_shape=(4, 4, 1)).images[np.arange(3)].shape == (3, 4, 4, 1)
+
+
+def test_files_that_are_no_images_are_found_at_once(tmp_path):
+    write(tmp_path / "a.png", random_images(4, 4))
+    (tmp_path / "b.png").write_text("no image")
+    with pytest.raises(ValueError, match="b.png"):
+        load(tmp_path)
+    write(tmp_path / "b.png", random_images(4, 4).astype("uint16") * 200)
+    with pytest.raises(ValueError, match="b.png.*8-bit"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+def test_truncated_files_are_found_on_access(tmp_path, suffix):
+    write(tmp_path / "a.png", random_images(64, 64, 3))
+    path = write(tmp_path / f"b.{suffix}", random_images(64, 64, 3))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(ValueError, match=f"b.{suffix}"):  # WebP already at load.
+        load(tmp_path).images[np.arange(2)]
+
+
+def test_folders_without_images(tmp_path):
+    with pytest.raises(ValueError, match="holds no images.*png"):
+        load(tmp_path)
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(ValueError, match="holds no images"):
+        load(tmp_path)
+    write(tmp_path / "a.png", random_images(4, 4))
+    with pytest.raises(ValueError, match="both images and folders"):
+        load(tmp_path)
+
+
+@contextlib.contextmanager
+def without_rights():
+    """As another user, where root runs the tests: root may read everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_what_may_not_be_read_or_written():
+    # tmp_path lies in a folder that only its owner enters.
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        folder.chmod(0o755)
+        write(folder / "open" / "a.png", random_images(4, 4))
+        write(folder / "closed" / "a.png", random_images(4, 4))
+        np.savez(folder / "x.npz", images=random_images(2, 4, 4))
+        (folder / "open" / "a.png").chmod(0)
+        (folder / "x.npz").chmod(0)
+        (folder / "closed").chmod(0)
+        try:
+            with without_rights():
+                for source in ("open", "closed", "x.npz"):
+                    with pytest.raises(ValueError, match=f"{source}.*[Pp]ermission denied"):
+                        load(folder / source)
+                if os.getuid() == 0:
+                    with pytest.raises(ValueError, match="sheet.png.*Permission denied"):
+                        save_grid(random_images(2, 4, 4, 1), folder / "sheet.png")
+        finally:
+            (folder / "closed").chmod(0o755)
+
+
+# TFDS
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [
+        ("fashion_mnist", (28, 28, 1), 10),
+        ("cifar10", (32, 32, 3), 10),
+        ("imagenet_resized/64x64", (64, 64, 3), 1000),
+    ],
+)
+def test_tfds_names(name, shape, classes):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    with tfds.testing.mock_data(num_examples=5):
+        image_data = load(name, "train[:90%]")
+        small = load(name, "val", image_shape=(16, 16, 1))
+    assert (len(image_data), image_data.image_shape, image_data.name) == (5, shape, name)
+    assert image_data.images.dtype == np.uint8 and image_data.labels.dtype == np.int32
+    assert len(image_data.class_names) == classes
+    assert small.images.shape == (5, 16, 16, 1)
+
+
+@pytest.fixture(scope="module")
+def tiny_tfds(tmp_path_factory):
+    """A real TFDS data set on disk: 10 images for training, 4 for testing, in two classes."""
+    tf, tfds = pytest.importorskip("tensorflow"), pytest.importorskip("tensorflow_datasets")
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(4, None, 3)),
+            "label": tfds.features.ClassLabel(names=["a", "b"]),
+        }
+    )
+
+    def examples(count, width):
+        images = [np.full((4, width(i), 3), i, "uint8") for i in range(count)]
+        return tf.data.Dataset.from_generator(
+            lambda: ({"image": image, "label": i % 2} for i, image in enumerate(images)),
+            output_signature={
+                "image": tf.TensorSpec((4, None, 3), tf.uint8),
+                "label": tf.TensorSpec((), tf.int64),
+            },
+        )
+
+    folder = tmp_path_factory.mktemp("tfds")
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="haim_tiny",
+        version="1.0.0",
+        features=features,
+        split_datasets={"train": examples(10, lambda i: 4), "test": examples(4, lambda i: 4 + i)},
+        data_dir=folder,
+        disable_shuffling=True,
+    )
+    tfds.core.add_data_dir(folder)
+    return folder / "haim_tiny" / "1.0.0"
+
+
+def test_tfds_splits(tiny_tfds):
+    for split, expected in {
+        "train": range(10),
+        "train[:90%]": range(9),
+        "train[-3:]": range(7, 10),
+        "train[:1]+train[9:]": (0, 9),
+    }.items():
+        image_data = load("haim_tiny", split)
+        assert image_data.images[:, 0, 0, 0].tolist() == list(expected)
+        assert image_data.labels.tolist() == [i % 2 for i in expected]
+    assert image_data.class_names == ["a", "b"]
+    assert len(load("haim_tiny", "val[:50%]", image_shape=(4, 4, 3))) == 2
+    for split in ("other", "train[5:50]", "train[", None):
+        with pytest.raises(ValueError, match="[Ss]plit|slice"):
+            load("haim_tiny", split)
+    with pytest.raises(ValueError, match="haim_tiny: image sizes differ.*image_shape"):
+        load("haim_tiny", "test")
+
+
+def test_damaged_tfds_files(tiny_tfds):
+    (records,) = tiny_tfds.glob("*-train.tfrecord*")
+    raw = records.read_bytes()
+    try:
+        for damaged in (raw[: len(raw) // 2], bytes(len(raw))):
+            records.write_bytes(damaged)
+            with pytest.raises(ValueError, match="haim_tiny.*damaged"):
+                load("haim_tiny")
+    finally:
+        records.write_bytes(raw)
+
+
+def test_a_failing_download_is_a_missing_file(monkeypatch, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    def fail(self):
+        raise ConnectionError("no network\nat all")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    with pytest.raises(FileNotFoundError, match="fashion_mnist.*no network at all"):
+        load("fashion_mnist")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fashion_mnst", "Did you mean 'fashion_mnist'"),
+        ("imagenet_resized/63x63", "64x64"),
+        ("two words", "Accepted: a folder"),
+        ("glue", "'image'"),
+    ],
+)
+def test_unknown_tfds_names(name, message):
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(ValueError, match=message) as caught:
+        load(name)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_and_foreign_sources(tmp_path):
+    for source in (
+        tmp_path / "none",
+        str(tmp_path / "none"),
+        "./none",
+        "none.npy",
+        "a/none.npz",
+        "~/none-such",
+    ):
+        with pytest.raises(FileNotFoundError, match="none.*Accepted: a folder"):
+            load(source)
+    (tmp_path / "x.txt").write_text("text")
+    with pytest.raises(ValueError, match="x.txt.*Accepted: a folder"):
+        load(tmp_path / "x.txt")
+    with pytest.raises(ValueError, match="ndarray.*Accepted: a folder"):
+        load(np.zeros((2, 4, 4)))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), 8, (8, 8, 2), (0, 8, 1), (8.0, 8, 1), "8x8"])
+def test_wrong_image_shapes(tmp_path, shape):
+    np.save(tmp_path / "x.npy", random_images(2, 4, 4))
+    with pytest.raises(ValueError, match="image_shape"):
+        load(tmp_path / "x.npy", image_shape=shape)
+
+
+# Batches
+
+
+def labels_of(batches, count):
+    return np.concatenate([batches[i][1] for i in range(count)])
+
+
+def test_each_image_once_an_epoch_in_full_batches_and_a_new_order():
+    order = labels_of(Batches(numbered(23), 5, seed=3), 23).reshape(5, 23)  # 23 batches of 5: 5 epochs.
+    np.testing.assert_array_equal(np.sort(order), np.broadcast_to(np.arange(23), (5, 23)))
+    assert len({tuple(epoch) for epoch in order}) == 5
+    images, labels = Batches(numbered(23), 5, seed=3)[4]
+    assert images.shape == (5, 4, 4, 1) and images.dtype == np.uint8 and labels.dtype == np.int32
+    np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+
+
+def test_batches_larger_than_the_data():
+    order = labels_of(Batches(numbered(3), 7, seed=1), 3).reshape(7, 3)
+    np.testing.assert_array_equal(np.sort(order), np.broadcast_to(np.arange(3), (7, 3)))
+
+
+def test_seeds_differ_and_batches_do_not_depend_on_what_was_read_before():
+    batches = Batches(numbered(23), 5, seed=3, flip=True)
+    backwards = [batches[i] for i in reversed(range(20))][::-1]
+    for i, (images, labels) in enumerate(backwards):
+        again = Batches(numbered(23), 5, seed=3, flip=True)[i]
+        np.testing.assert_array_equal(images, again[0])
+        np.testing.assert_array_equal(labels, again[1])
+    assert not np.array_equal(labels_of(batches, 4), labels_of(Batches(numbered(23), 5, seed=4), 4))
+
+
+@pytest.mark.parametrize("start", [1, 7, 50])
+def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(start):
+    image_data = ImageData(random_images(23, 4, 6, 3), np.arange(23))
+    whole = Batches(image_data, 5, seed=3, flip=True)
+    resumed = Batches(image_data, 5, seed=3, flip=True, start_step=start)
+    for i in range(10):
+        for expected, actual in zip(whole[start + i], resumed[i], strict=True):
+            np.testing.assert_array_equal(expected, actual)
+
+
+def test_flips_mirror_about_half_of_the_images_and_leave_the_data_alone():
+    image_data = ImageData(random_images(20, 4, 6, 3), np.arange(20))
+    before = image_data.images.copy()
+    flipped = 0
+    for i in range(20):
+        images, labels = Batches(image_data, 10, flip=True)[i]
+        for image, label in zip(images, labels, strict=True):
+            mirrored = np.array_equal(image, before[label][:, ::-1])
+            assert mirrored or np.array_equal(image, before[label])
+            flipped += mirrored
+    assert 70 < flipped < 130
+    np.testing.assert_array_equal(image_data.images, before)
+
+
+def test_batches_without_shuffling_with_an_end_and_without_labels():
+    batches = list(Batches(numbered(10), 4, shuffle=False, steps=3, labels=False))
+    assert [b[:, 0, 0, 0].tolist() for b in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+    assert Batches(numbered(10), 4, steps=3).num_batches == 3
+    assert Batches(numbered(10), 4).num_batches is None
+    assert Batches(ImageData(random_images(5, 4, 4)), 2)[0].shape == (2, 4, 4, 1)
+    for index in (-1, 3):
+        with pytest.raises(IndexError):
+            Batches(numbered(10), 4, steps=3)[index]
+
+
+def test_batches_of_files_and_of_mapped_arrays(class_folder, tmp_path):
+    images, labels = Batches(load(class_folder, image_shape=(4, 4, 1)), 8, flip=True)[0]
+    assert images.shape == (8, 4, 4, 1) and labels.shape == (8,)
+    np.save(tmp_path / "x.npy", numbered(9).images)
+    batch = Batches(load(tmp_path / "x.npy"), 9, flip=True)[0]
+    assert type(batch) is np.ndarray and sorted(batch[:, 0, 0, 0]) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data": random_images(4, 4, 4)},
+        {"batch_size": 0},
+        {"batch_size": 2.0},
+        {"seed": -1},
+        {"start_step": -1},
+        {"steps": 0},
+    ],
+)
+def test_wrong_arguments_of_batches(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*Accepted"):
+        Batches(**{"data": numbered(4), "batch_size": 2, **wrong})
+
+
+@keras.saving.register_keras_serializable("haim_tf_tests")
+class Recorder(keras.Model):
+    """Writes down the labels that each training step sees."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = []
+
+    def train_step(self, batch):
+        images, labels = batch
+        self.seen.append(keras.ops.convert_to_numpy(labels))
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(images)[:, 0, 0, 0], self.seen[-1])
+        return {"loss": 0.0}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="overrides TensorFlow's train_step")
+def test_fit_takes_the_batches_in_order_across_epochs_and_after_a_restart():
+    batches = Batches(numbered(23), 5, seed=3)
+    assert batches.workers == 1
+    expected = [batches[i][1].tolist() for i in range(12)]
+    runs = []
+    for start, epochs in ((0, 4), (6, 2)):
+        model = Recorder()
+        model.compile(run_eagerly=True)
+        model.fit(
+            Batches(numbered(23), 5, seed=3, start_step=start),
+            steps_per_epoch=3,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+        )
+        runs.append([labels.tolist() for labels in model.seen])
+    assert runs == [expected, expected[6:]]
+
+
+def test_in_order():
+    parts = list(in_order(numbered(10), 4))
+    assert [labels.tolist() for _, labels in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert all(np.array_equal(images[:, 0, 0, 0], labels) for images, labels in parts)
+    assert [labels for _, labels in in_order(ImageData(random_images(3, 4, 4)), 2)] == [None, None]
+    with pytest.raises(ValueError, match="batch_size"):
+        in_order(numbered(3), 0)
+
+
+# save_grid
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_places_images_row_by_row(tmp_path, channels):
+    images = random_images(5, 4, 6, channels)
+    save_grid(images, tmp_path / "sheet.png", columns=3)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png")).reshape(10, 22, channels)
+    np.testing.assert_array_equal(sheet[:4, 8:14], images[1])
+    np.testing.assert_array_equal(sheet[6:, :6], images[3])
+    assert (sheet[4:6] == 255).all() and (sheet[6:, 14:] == 255).all()
+    assert os.listdir(tmp_path) == ["sheet.png"]
+
+
+def test_grid_is_about_square_and_replaces_a_file(tmp_path):
+    for count in (2, 9):
+        save_grid(random_images(count, 4, 4, 1), tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "sheet.png").size == (16, 16)
+
+
+def test_wrong_grids_leave_nothing_behind(tmp_path, monkeypatch):
+    images = random_images(2, 4, 4, 1)
+    for wrong in (images.astype("float32"), images[0], images[:0], random_images(2, 4, 4, 2)):
+        with pytest.raises(ValueError, match="uint8"):
+            save_grid(wrong, tmp_path / "sheet.png")
+    with pytest.raises(ValueError, match="columns"):
+        save_grid(images, tmp_path / "sheet.png", columns=0)
+    with pytest.raises(ValueError, match=".png"):
+        save_grid(images, tmp_path / "sheet.jpg")
+    with pytest.raises(FileNotFoundError, match="none"):
+        save_grid(images, tmp_path / "none" / "sheet.png")
+    save_grid(images, tmp_path / "sheet.png")
+    before = (tmp_path / "sheet.png").read_bytes()
+
+    def fail(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(data.grid.os, "replace", fail)
+    with pytest.raises(ValueError, match="sheet.png: No space left"):
+        save_grid(images, tmp_path / "sheet.png")
+    assert os.listdir(tmp_path) == ["sheet.png"] and (tmp_path / "sheet.png").read_bytes() == before
+
+
+# Without TensorFlow
+
+
+def test_arrays_folders_and_batches_work_without_tensorflow(tmp_path):
+    np.savez(tmp_path / "x.npz", images=random_images(6, 4, 4), labels=range(6))
+    write(tmp_path / "folder" / "a.png", random_images(4, 4))
+    script = """
+import sys
+import keras
+sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
+from haim_tf import data
+assert data.Batches(data.load("x.npz"), 4)[0][0].shape == (4, 4, 4, 1)
+assert data.Batches(data.load("folder"), 4)[0].shape == (4, 4, 4, 1)
+try:
+    data.load("cifar10")
+except ValueError as error:
+    print(error)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cifar10" in done.stdout and "needs tensorflow" in done.stdout
