@@ -14,18 +14,17 @@ out and their bits/dim logged every `interval` steps. The output folder holds `r
 `checkpoint.npz` (replaced atomically), and at the end `preset/`, which `haim_tf.load` reads.
 """
 
-import contextlib
-import csv
-import json
-import os
 import pathlib
+import sys
 import time
 
 import keras
 import numpy as np
 
 from haim_tf import data as haim_data
+from haim_tf import presets
 from haim_tf.models import HierarchicalModel
+from haim_tf.run_folder import RunFolder, read_json
 
 DEFAULTS = {
     "seed": 0,
@@ -56,7 +55,7 @@ def read_recipe(source, variant=None, smoke=False):
         ValueError, FileNotFoundError: not a recipe, unknown or missing keys.
     """
     if not isinstance(source, dict):
-        source = _read_json(_find_recipe(source))
+        source = read_json(_find_recipe(source))
     recipe = {**DEFAULTS, **source}
     variants = recipe.pop("variants")
     if variant is not None:
@@ -82,7 +81,9 @@ def read_recipe(source, variant=None, smoke=False):
         recipe.update(batch_size=8, holdout=8, interval=SMOKE_STEPS // 2)
     for stage in stages:
         if stage["steps"] % recipe["interval"]:
-            raise ValueError(f"interval {recipe['interval']} must divide the steps of each stage, got {stage}")
+            raise ValueError(
+                f"interval {recipe['interval']} must divide the steps of each stage, got {stage}"
+            )
     recipe["stages"] = stages
     return recipe
 
@@ -103,38 +104,23 @@ def train(recipe, source, output, split="train", resume=True, verbose=True):
     Raises:
         ValueError: a folder that holds something else, or the run of another recipe.
     """
-    run = _Run(pathlib.Path(output), recipe)
-    run.open(resume)
+    run = RunFolder(output, recipe, resume)
     images = haim_data.load(source, split, image_shape=tuple(recipe["model"]["image_shape"]))
     keras.utils.set_random_seed(recipe["seed"])
     model = HierarchicalModel(**recipe["model"], dtype=recipe["precision"])
-    if recipe["holdout"] >= len(images):
-        raise ValueError(f"holdout must be less than the {len(images)} images, got {recipe['holdout']}")
-    kept, held = _split_off(images, recipe["holdout"])
+    kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
 
-    start = 0
+    first_step = 0
     for number, stage in enumerate(recipe["stages"]):
         if number >= run.position["stage"]:
-            _train_stage(model, recipe, number, start, kept, held, run, verbose)
-        start += stage["steps"]
+            _train_stage(model, recipe, number, first_step, kept, held, run, verbose)
+        first_step += stage["steps"]
+    if run.position["stage"] == len(recipe["stages"]):
+        run.restore(model)
     trained = HierarchicalModel(**recipe["model"])
     trained.set_weights(model.get_weights())
-    trained.class_names = images.class_names
-    run.write_preset(trained, images)
+    _write_preset(run, recipe, trained, images)
     return trained
-
-
-def _split_off(images, count):
-    """`images` without the last `count`, and those."""
-    kept = len(images) - count
-    labels = images.labels
-
-    def part(rows):
-        return haim_data.ImageData(
-            images.images[rows], None if labels is None else labels[rows], images.class_names, images.name
-        )
-
-    return (part(np.arange(kept)), part(np.arange(kept, len(images)))) if count else (images, None)
 
 
 def _train_stage(model, recipe, number, first_step, kept, held, run, verbose):
@@ -159,10 +145,11 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose):
     if done < stage["steps"]:
         model.fit(
             batches,
+            shuffle=False,
             steps_per_epoch=interval,
             initial_epoch=done // interval,
             epochs=stage["steps"] // interval,
-            callbacks=[_Checkpoint(run, number, interval, held, recipe["batch_size"], verbose)],
+            callbacks=[_Checkpoint(run, recipe, number, held, verbose)],
             verbose=0,
         )
     else:
@@ -170,6 +157,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose):
         model.optimizer.finalize_variable_values(model.trainable_variables)
     # The averaged weights are in place now; the next stage starts from them.
     run.save(model, number + 1, 0)
+    _save_pictures(model, kept if held is None else held, run, number, first_step + stage["steps"])
 
 
 def _optimizer(recipe, stage):
@@ -187,135 +175,71 @@ def _optimizer(recipe, stage):
 
 
 class _Checkpoint(keras.callbacks.Callback):
-    """At the end of each interval: held-out bits/dim, a row of metrics.csv, the checkpoint, a progress line."""
+    """At the end of each interval: held-out bits/dim, a row of the log, the checkpoint, a progress line."""
 
-    def __init__(self, run, stage, interval, held, batch_size, verbose):
+    def __init__(self, run, recipe, stage, held, verbose):
         super().__init__()
-        self.run, self.stage, self.interval = run, stage, interval
-        self.held, self.batch_size, self.verbose = held, batch_size, verbose
+        self.run, self.stage, self.held = run, stage, held
+        self.interval, self.batch_size = recipe["interval"], recipe["batch_size"]
+        self.steps = recipe["stages"][stage]["steps"]
+        # On a terminal a bar moves within the interval; elsewhere one line an interval is enough.
+        self.show_line, self.show_bar = verbose, verbose and sys.stdout.isatty()
+
+    def on_epoch_begin(self, epoch, logs=None):
         self.started = time.time()
+        if self.show_bar:
+            self.bar = keras.utils.Progbar(self.interval)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.show_bar:
+            self.bar.update(batch + 1, [("loss", float(logs["loss"]))], finalize=False)
 
     def on_epoch_end(self, epoch, logs=None):
+        seconds = time.time() - self.started
         logs = {name: float(value) for name, value in (logs or {}).items()}
         if self.held is not None:
             bits = self.model.bits_per_dim(self.held.images[:], self.held.labels, per_level=True)
             logs.update({f"holdout_bits_per_dim_{name}": float(value.mean()) for name, value in bits.items()})
         step = (epoch + 1) * self.interval
-        seconds, self.started = time.time() - self.started, time.time()
         row = {"stage": self.stage, "step": step, "seconds": round(seconds, 1), **logs}
         self.run.save(self.model, self.stage, step, row)
-        if self.verbose:
-            shown = {k: v for k, v in logs.items() if k.startswith(("loss", "holdout", "bits", "perplexity"))}
+        if self.show_line:
+            shown = {k: v for k, v in logs.items() if k.startswith(("loss_", "holdout", "perplexity"))}
             text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
             rate = self.interval * self.batch_size / seconds
-            print(f"stage {self.stage + 1} step {step}/{self.run.steps(self.stage)}  {rate:.0f} images/s  {text}", flush=True)
+            place = f"stage {self.stage + 1} step {step}/{self.steps}"
+            print(f"{place}  {rate:.0f} images/s  {text}", flush=True)
 
 
-class _Run:
-    """The output folder of a run: what is written there, and how a run is found again."""
-
-    def __init__(self, folder, recipe):
-        self.folder, self.recipe = folder, recipe
-        self.position = {"stage": 0, "step": 0}
-        self.rows = []
-        self.state = None
-
-    def steps(self, stage):
-        return self.recipe["stages"][stage]["steps"]
-
-    def open(self, resume):
-        """Makes the folder, or reads the last checkpoint of the run in it."""
-        recipe_file = self.folder / "recipe.json"
-        if self.folder.exists() and any(self.folder.iterdir()):
-            if not recipe_file.exists():
-                raise ValueError(f"{self.folder} exists and is not a training run: name a new folder")
-            if _read_json(recipe_file) != json.loads(json.dumps(self.recipe)):
-                raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
-            if not resume:
-                raise ValueError(f"{self.folder} holds a run already: name a new folder, or resume it")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(recipe_file, lambda path: path.write_text(json.dumps(self.recipe, indent=1) + "\n"))
-        checkpoint = self.folder / "checkpoint.npz"
-        if checkpoint.exists():
-            with np.load(checkpoint) as saved:
-                self.state = {name: saved[name] for name in saved.files}
-            meta = json.loads(str(self.state.pop("meta")))
-            self.position, self.rows = meta["position"], meta["rows"]
-
-    def save(self, model, stage, step, row=None):
-        """Writes model, optimizer, random state, position and log in one file, then the log as CSV."""
-        self.position = {"stage": stage, "step": step}
-        if row:
-            self.rows.append(row)
-        meta = json.dumps({"position": self.position, "rows": self.rows})
-        state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
-
-        def write(path):
-            with open(path, "wb") as file:
-                np.savez(file, meta=meta, **state)
-
-        _write_atomically(self.folder / "checkpoint.npz", write)
-        self.state = state
-        _write_atomically(self.folder / "metrics.csv", self._write_csv)
-
-    def _write_csv(self, path):
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-    def restore(self, model):
-        """Puts the last checkpoint's state back; a new stage's optimizer keeps its fresh state."""
-        if self.state is None:
-            return
-        for name, variable in _variables(model).items():
-            if name.startswith("model") or self.position["step"]:
-                if name not in self.state or self.state[name].shape != tuple(variable.shape):
-                    raise ValueError(f"{self.folder / 'checkpoint.npz'} does not fit the model at {name}")
-                variable.assign(self.state[name])
-
-    def write_preset(self, model, images):
-        """Writes the trained model as `preset/`, with how it was trained."""
-        from haim_tf import presets
-
-        steps = sum(stage["steps"] for stage in self.recipe["stages"])
-        metadata = {
-            "pretrained": True,
-            "dataset": {"name": images.name},
-            "class_names": images.class_names,
-            "training": {
-                "steps": steps,
-                "images_seen": steps * self.recipe["batch_size"],
-                "hours": round(sum(row["seconds"] for row in self.rows) / 3600, 2),
-                "backend": keras.backend.backend(),
-            },
-        }
-        presets.save_to_preset(model, self.folder / "preset", metadata=metadata, overwrite=True)
+def _save_pictures(model, images, run, stage, step):
+    """Sheets of what the stage taught: reconstructions by every level's codes, and samples."""
+    trained = model.parts_named(run.recipe["stages"][stage]["train"] or model.parts)
+    originals = images.images[np.arange(min(16, len(images)))]
+    rows = [originals]
+    for level in range(1, model.num_levels + 1):
+        rows.append(model.reconstruct(originals, level=level, decoder="auxiliary"))
+    if model.num_levels:
+        run.save_picture("reconstructions", np.concatenate(rows), len(originals), step)
+    if "prior" in trained and keras.backend.backend() == "tensorflow":
+        run.save_picture("samples", model.sample(64, seed=run.recipe["seed"]), 8, step)
 
 
-def _variables(model):
-    """Everything that a checkpoint holds, by a name that says where it belongs."""
-    variables = {f"model{i}": v for i, v in enumerate(model.variables)}
-    return {**variables, **{f"optimizer{i}": v for i, v in enumerate(model.optimizer.variables)}}
-
-
-def _write_atomically(path, write):
-    """Calls `write` on a temporary file beside `path`, then renames it, so that `path` is never half-written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-def _read_json(path):
-    try:
-        return json.loads(pathlib.Path(path).read_text())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+def _write_preset(run, recipe, model, images):
+    """Writes the trained model as `preset/`, with how it was trained."""
+    steps = [stage["steps"] for stage in recipe["stages"]]
+    metadata = {
+        "pretrained": True,
+        "dataset": {"name": images.name},
+        "class_names": images.class_names,
+        "training": {
+            "steps": steps,
+            "images_seen": [n * recipe["batch_size"] for n in steps],
+            "hours": round(sum(row["seconds"] for row in run.rows) / 3600, 2),
+            "precision": recipe["precision"],
+            "backend": keras.backend.backend(),
+        },
+    }
+    presets.save_to_preset(model, run.folder / "preset", metadata=metadata, overwrite=True)
 
 
 def _find_recipe(source):

@@ -1,0 +1,156 @@
+"""The folder of a training run: its recipe, its one checkpoint, its log, its pictures."""
+
+import contextlib
+import csv
+import importlib.util
+import json
+import os
+import pathlib
+
+import keras
+import numpy as np
+
+from haim_tf.data import save_grid
+
+
+class RunFolder:
+    """What a training run writes, and how an interrupted run is found again.
+
+    Every file is written beside its name and then renamed, so that killing the run at any moment leaves the
+    last whole state: `recipe.json`; `checkpoint.npz` (model, optimizer with its weight averages, random
+    state, position and log rows); `metrics.csv`; PNG sheets; `tensorboard/` where TensorBoard is installed.
+
+    Args:
+        folder: made where absent.
+        recipe: JSON-able; a folder with the run of another recipe is refused.
+        resume: whether a run found there may be gone on with.
+
+    Raises:
+        ValueError: the folder holds something else, or may not be gone on with.
+    """
+
+    def __init__(self, folder, recipe, resume=True):
+        self.folder = pathlib.Path(folder)
+        self.recipe = recipe
+        self.position = {"stage": 0, "step": 0}
+        self.rows = []
+        self._state = None
+        self._writer = None
+        self._claim(json.loads(json.dumps(recipe)), resume)
+        if (self.folder / "checkpoint.npz").exists():
+            self._read_checkpoint()
+
+    def _claim(self, recipe, resume):
+        recipe_file = self.folder / "recipe.json"
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file: name a new folder")
+        if self.folder.exists() and any(self.folder.iterdir()):
+            if not recipe_file.exists():
+                raise ValueError(f"{self.folder} exists and is not a training run: name a new folder")
+            if read_json(recipe_file) != recipe:
+                raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
+            if not resume:
+                raise ValueError(f"{self.folder} holds a run already: name a new folder, or resume it")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write("recipe.json", lambda path: path.write_text(json.dumps(recipe, indent=1) + "\n"))
+
+    def _read_checkpoint(self):
+        path = self.folder / "checkpoint.npz"
+        try:
+            with np.load(path) as saved:
+                self._state = {name: saved[name] for name in saved.files}
+            meta = json.loads(str(self._state.pop("meta")))
+        except Exception as error:  # A zip file cut short or overwritten fails in many ways.
+            raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
+        self.position, self.rows = meta["position"], meta["rows"]
+
+    def save(self, model, stage, step, row=None):
+        """Writes the checkpoint of a position, with a row of the log where one is given, then the log."""
+        self.position = {"stage": stage, "step": step}
+        if row:
+            self.rows.append(row)
+            self._log_to_tensorboard(row)
+        meta = json.dumps({"position": self.position, "rows": self.rows})
+        self._state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
+
+        def write(path):
+            with open(path, "wb") as file:
+                np.savez(file, meta=meta, **self._state)
+
+        self._write("checkpoint.npz", write)
+        self._write("metrics.csv", self._write_log)
+
+    def restore(self, model):
+        """Puts the checkpoint's state into a model; at the start of a stage the optimizer stays fresh."""
+        if self._state is None:
+            return
+        for name, variable in _variables(model).items():
+            if name.startswith("optimizer") and self.position["step"] == 0:
+                continue
+            if name not in self._state or self._state[name].shape != tuple(variable.shape):
+                raise ValueError(
+                    f"{self.folder / 'checkpoint.npz'} does not fit the model at {variable.path}"
+                )
+            variable.assign(self._state[name])
+
+    def save_picture(self, name, images, columns, step):
+        """Writes a sheet of images as `name.png`, and to TensorBoard where installed."""
+        save_grid(images, self.folder / f"{name}.png", columns=columns)
+        writer = self._tensorboard()
+        if writer:
+            import tensorflow as tf
+
+            with writer.as_default():
+                tf.summary.image(name, images, step=step, max_outputs=16)
+
+    def _log_to_tensorboard(self, row):
+        writer = self._tensorboard()
+        if writer:
+            import tensorflow as tf
+
+            with writer.as_default():
+                for name, value in row.items():
+                    if name not in ("stage", "step"):
+                        tf.summary.scalar(f"stage_{row['stage'] + 1}/{name}", value, step=row["step"])
+
+    def _tensorboard(self):
+        """The event writer, or `None` where TensorBoard (or TensorFlow) is not in use."""
+        if keras.backend.backend() != "tensorflow" or importlib.util.find_spec("tensorboard") is None:
+            return None
+        if self._writer is None:
+            import tensorflow as tf
+
+            self._writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+        return self._writer
+
+    def _write_log(self, path):
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def _write(self, name, write):
+        temporary = self.folder / f".{name}.{os.getpid()}"
+        try:
+            write(temporary)
+            os.replace(temporary, self.folder / name)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def read_json(path):
+    """The content of a JSON file; a ValueError that names it where it cannot be read."""
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def _variables(model):
+    """Everything that a checkpoint holds, by names that hold from one process to the next."""
+    variables = {f"model{i}": v for i, v in enumerate(model.variables)}
+    if model.optimizer is not None:
+        variables.update({f"optimizer{i}": v for i, v in enumerate(model.optimizer.variables)})
+    return variables
