@@ -1,5 +1,6 @@
 """`ImageFiles`: files decoded on access; and the one rule by which an image takes another shape."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np

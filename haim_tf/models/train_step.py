@@ -92,27 +92,15 @@ class PartwiseTraining:
             self.optimizer.global_clipnorm = clip_norm
 
     def get_compile_config(self):
+        """What a saved model keeps of `compile`, the clipping and the frozen parts with it."""
         config = super().get_compile_config()
-        return {**config, "clip_norm": self._clip_norm} if config else config
+        frozen = [name for name, part in self.parts.items() if not part.trainable]
+        return {**config, "clip_norm": self._clip_norm, "frozen": frozen} if config else config
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
-    def get_compile_config(self):
-        """What a saved model keeps of its training: the optimizer, the clipping and the frozen parts."""
-        if not self.compiled:
-            return {}
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "clip_norm": self._clip_norm,
-            "frozen": [name for name, part in self.parts.items() if not part.trainable],
-        }
-
-    def compile_from_config(self, config):
-        """Takes up training where `get_compile_config` left it; Keras then restores the optimizer's state."""
-        self.freeze(*config["frozen"])
-        self.compile(keras.saving.deserialize_keras_object(config["optimizer"]), config["clip_norm"])
+        config = keras.saving.deserialize_keras_object(config)
+        self.freeze(*config.pop("frozen"))
+        self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, y=None, **kwargs):
