@@ -22,9 +22,10 @@ __all__ = [
 
 def _is_command():
     """Whether this process is the command line: `haim_tf ...` or `python -m haim_tf ...`."""
-    arguments = sys.orig_argv[1:]
-    module = arguments[arguments.index("-m") + 1 :][:1] if "-m" in arguments else []
-    return module == ["haim_tf"] or Path(getattr(sys, "argv", [""])[0]).stem == "haim_tf"
+    program = getattr(sys, "argv", [""])[0]
+    if program == "-m":  # What Python says until it has found the module.
+        return ("-m", "haim_tf") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    return Path(program).stem == "haim_tf"
 
 
 # A command imports what it needs: `haim_tf list`, `--help` and wrong flags need not wait for tensorflow.

@@ -1,0 +1,45 @@
+"""Encodes images into the codes of every level, in an .npz file.
+
+It holds codes_1 (the finest), ..., int32 (N, h, w), and the images' labels where the data has them.
+"""
+
+from absl import flags
+
+from haim_tf.cli._output import check_arrays, write_arrays
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", required=True)
+flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
+flags.DEFINE_string("split", "train", "Split of the data, e.g. train[:90%].")
+flags.DEFINE_integer(
+    "num", None, "How many images, the first ones of the split; all by default.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "batch_size", 256, "Images encoded between two steps of the progress bar.", lower_bound=1
+)
+flags.DEFINE_string("output", "codes.npz", "The .npz file, a new one.")
+
+
+def main(argv):
+    import keras
+    import numpy as np
+
+    from haim_tf import data, presets
+
+    output = check_arrays(FLAGS.output)
+    model = presets.load(FLAGS.model)
+    if not model.num_levels:
+        raise ValueError(f"{FLAGS.model} has no levels: there are no codes")
+    source = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
+    count = min(FLAGS.num or len(source), len(source))
+    bar = keras.utils.Progbar(count, unit_name="image")
+    batches = []
+    for start in range(0, count, FLAGS.batch_size):
+        rows = np.arange(start, min(start + FLAGS.batch_size, count))
+        batches.append(model.encode(source.images[rows]))
+        bar.add(len(rows))
+    codes = {
+        f"codes_{i}": np.concatenate(grids) for i, grids in enumerate(zip(*batches, strict=True), start=1)
+    }
+    write_arrays(output, **codes, labels=None if source.labels is None else source.labels[:count])
+    print(f"codes of {count} images in {output}: {', '.join(f'{k} {v.shape}' for k, v in codes.items())}")

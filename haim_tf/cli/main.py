@@ -1,0 +1,106 @@
+"""The `haim_tf` command: finds the subcommand, parses its flags, and turns bad input into one clear line.
+
+A subcommand is a file of this folder: the first line of its docstring is its help, it defines absl flags and
+`main(argv)`, and it imports what is slow (keras, the rest of haim_tf) inside `main`. Only the one that runs
+is imported, so that their flags do not collide and help comes at once.
+"""
+
+import ast
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+from absl import flags
+
+HELP_FLAGS = ("--help", "-help", "-h", "help")
+
+
+def main(arguments=None):
+    """Runs `haim_tf COMMAND --flags`; `arguments` are those of the process by default.
+
+    Returns:
+        The exit code: 0, 2 for bad input (one line on stderr says what is wrong), 130 when interrupted.
+    """
+    name, *arguments = (sys.argv[1:] if arguments is None else list(arguments)) or ["help"]
+    commands = _find_commands()
+    if name in HELP_FLAGS:
+        print(_overview(commands))
+        return 0
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"commands: {', '.join(commands)}"
+        return _complain("haim_tf", f"unknown command {name!r}; {hint}")
+    # TensorFlow reads it when it is imported: warnings of its own are not about what the user did.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    command = importlib.import_module(f"haim_tf.cli.{name}")
+    if any(argument in HELP_FLAGS[:-1] for argument in arguments):
+        print(_help(name, command))
+        return 0
+    try:
+        argv = flags.FLAGS([f"haim_tf {name}", *arguments])
+        if argv[1:]:
+            raise ValueError(f"unexpected argument {argv[1]!r}; everything is a flag, --name=value")
+        if getattr(command, "NEEDS_KERAS", True):
+            with _quiet():
+                importlib.import_module("keras").distribution.list_devices()
+        command.main(argv)
+    except flags.Error as error:
+        return _complain(f"haim_tf {name}", f"{error} (haim_tf {name} --help lists the flags)")
+    except OSError as error:
+        known = error.filename and error.strerror
+        return _complain(f"haim_tf {name}", f"{error.filename}: {error.strerror}" if known else error)
+    except ValueError as error:
+        return _complain(f"haim_tf {name}", error)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _find_commands():
+    """Each subcommand's name and the first line of its docstring, nothing imported."""
+    commands = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem != "main" and not path.stem.startswith("_"):
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            commands[path.stem] = docstring.splitlines()[0]
+    return commands
+
+
+def _overview(commands):
+    width = max(map(len, commands))
+    lines = ["usage: haim_tf COMMAND --flag=value ...", ""]
+    lines += [f"  {name:<{width}}  {help_line}" for name, help_line in commands.items()]
+    return "\n".join([*lines, "", "haim_tf COMMAND --help lists a command's flags."])
+
+
+def _help(name, command):
+    lines = [f"usage: haim_tf {name} --flag=value ...", "", command.__doc__.strip(), ""]
+    for flag in flags.FLAGS.get_key_flags_for_module(command):
+        default = "" if flag.default in (None, False, "", []) else f" (default: {flag.default_as_str})"
+        prefix = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+        text = textwrap.wrap(f"{flag.help}{default}", 100)
+        lines += [f"  {prefix}", *(f"      {line}" for line in text)]
+    return "\n".join(lines)
+
+
+def _complain(what, error):
+    print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Drops what is written to stderr: TensorFlow logs there at its start, whatever the log level."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,46 @@
+"""Reconstructs images from their codes, into a PNG sheet beside the originals.
+
+A row is an image: the original, then level by level what the main decoders sample from its codes, what the
+auxiliary decoders make of them, or both.
+"""
+
+from absl import flags
+
+from haim_tf.cli._output import check_sheet
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", required=True)
+flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
+flags.DEFINE_string("split", "val", "Split of the data, e.g. val[:1000].")
+flags.DEFINE_integer("num", 8, "How many images, the first ones of the split.", lower_bound=1)
+flags.DEFINE_integer(
+    "level", 0, "Level whose codes are kept, 1 the finest; 0: every level in turn.", lower_bound=0
+)
+flags.DEFINE_enum("decoder", "both", ["main", "auxiliary", "both"], "The decoders to reconstruct with.")
+flags.DEFINE_integer("seed", 0, "Seed of what the main decoders sample.")
+flags.DEFINE_float("temperature", 1.0, "Of the main decoders.", lower_bound=0.0)
+flags.DEFINE_string("output", "reconstructions.png", "The sheet, a .png file; one that is there is replaced.")
+
+
+def main(argv):
+    import numpy as np
+
+    from haim_tf import data, presets
+
+    output = check_sheet(FLAGS.output)
+    model = presets.load(FLAGS.model)
+    if not model.num_levels:
+        raise ValueError(f"{FLAGS.model} has no levels: there are no codes to reconstruct from")
+    levels = [FLAGS.level] if FLAGS.level else range(1, model.num_levels + 1)
+    decoders = ["main", "auxiliary"] if FLAGS.decoder == "both" else [FLAGS.decoder]
+    source = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
+    originals = source.images[np.arange(min(FLAGS.num, len(source)))]
+    columns, names = [originals], ["original"]
+    for level in levels:
+        for decoder in decoders:
+            sampling = {"temperature": FLAGS.temperature, "verbose": True} if decoder == "main" else {}
+            columns.append(model.reconstruct(originals, level, decoder, seed=FLAGS.seed, **sampling))
+            names.append(f"level {level} {decoder}")
+    sheet = np.stack(columns, axis=1).reshape(-1, *model.image_shape)
+    data.save_grid(sheet, output, columns=len(columns))
+    print(f"{len(originals)} images in {output}; columns: {', '.join(names)}")

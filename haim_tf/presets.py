@@ -1,0 +1,264 @@
+"""Presets: a model as a folder, and the zoo of presets that the package carries.
+
+Keras is imported where it is used: reading a preset's JSON files, as `haim_tf list` does, needs none of it.
+"""
+
+import difflib
+import fnmatch
+import importlib.resources
+import inspect
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+from haim_tf import weights_file
+from haim_tf.model_card import model_card
+from haim_tf.version import __version__
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS, METADATA, CARD = "config.json", "model.weights.h5", "metadata.json", "README.md"
+
+
+def list_models(pattern="*", pretrained=None):
+    """Names of the models in the zoo, sorted.
+
+    Args:
+        pattern: which names, in the notation of `fnmatch`.
+        pretrained: `True`: only those whose trained weights are here; `False`: only the others; `None`: all.
+
+    Example:
+        >>> list_models("deb*")
+        ['debug']
+    """
+    names = sorted(path.parent.name for path in _zoo().glob(f"[!.]*/{CONFIG}"))
+    names = fnmatch.filter(names, pattern)
+    return names if pretrained is None else [n for n in names if is_pretrained(_zoo() / n) == pretrained]
+
+
+def load(name_or_folder, weights="auto", num_classes=None):
+    """Loads a model of the zoo, or from a preset folder.
+
+    Args:
+        name_or_folder: a name that `list_models()` gives, or a folder that `save_to_preset` wrote.
+        weights: `"auto"`: load the weights, or warn that they are random if they are not there; `True`: an
+            error if they are not there; `False`: random weights.
+        num_classes: make the model class-conditional on this many labels. Where that is not the preset's
+            own number, the class embedding starts afresh and everything else is kept; where the preset is
+            unconditional, the layers that read the embedding start afresh as well.
+
+    Returns:
+        A `HierarchicalModel`; its `class_names` are the labels' names, a list, or `None` where unknown.
+
+    Raises:
+        ValueError: an unknown name, weights that are damaged, foreign or do not fit, files of another format.
+        FileNotFoundError: no such folder, or a file of the preset missing.
+
+    Example:
+        >>> model = load("debug")
+        >>> model.image_shape
+        (16, 16, 3)
+    """
+    if weights not in ("auto", True, False):
+        raise ValueError(f'weights must be "auto", True or False, got {weights!r}')
+    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+        raise ValueError(f"num_classes must be an int of at least 1, or None, got {num_classes!r}")
+    folder = find(name_or_folder)
+    arguments, metadata = read(folder)
+    changed = num_classes is not None and num_classes != arguments.get("num_classes")
+    model = _build(folder, {**arguments, "num_classes": num_classes} if changed else arguments)
+    model.class_names = None if changed else metadata.get("class_names")
+
+    path = folder / WEIGHTS
+    if weights is True and not path.exists():
+        raise FileNotFoundError(f"there are no weights {path}")
+    if weights and path.exists():
+        weights_file.check(path, metadata.get("sha256"))
+        fresh, unconditional = [], arguments.get("num_classes") is None
+        if changed:
+            fresh = [model.prior.embed_label]
+            if unconditional:
+                fresh += [block.from_vector for block in model.prior.block_layers]
+        weights_file.restore(model, path, fresh, fresh_absent=unconditional)
+    elif weights:
+        warnings.warn(
+            f"{folder} holds no {WEIGHTS}: the weights of this model are RANDOM. "
+            "Say weights=False if that is what you want.",
+            stacklevel=2,
+        )
+    return model
+
+
+def find(name_or_folder):
+    """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`."""
+    if not isinstance(name_or_folder, (str, os.PathLike)):
+        raise ValueError(f"a model is a name or a preset folder, got {name_or_folder!r}")
+    names = list_models()
+    if name_or_folder in names:
+        return _zoo() / name_or_folder
+    folder = Path(name_or_folder).expanduser()
+    if name_or_folder != "" and folder.is_dir():
+        return folder
+    if not isinstance(name_or_folder, str) or os.sep in name_or_folder or name_or_folder[:1] in (".", "~"):
+        raise FileNotFoundError(f"there is no preset folder {str(name_or_folder)!r}")
+    near = difflib.get_close_matches(name_or_folder, names)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise ValueError(
+        f"there is no model {name_or_folder!r}: {hint}the models are {', '.join(names)}; "
+        "a preset folder is accepted as well"
+    )
+
+
+def read(folder):
+    """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`."""
+    config, metadata = (_read_json(folder / name) for name in (CONFIG, METADATA))
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} has the preset format {version!r}; this is haim_tf {__version__}, which reads format "
+            f"{FORMAT_VERSION}"
+        )
+    arguments = config.get("config")
+    if config.get("class_name") != "HierarchicalModel" or not isinstance(arguments, dict):
+        raise ValueError(
+            f"{folder / CONFIG} must hold the class_name 'HierarchicalModel' and its arguments as config, "
+            f"got the class_name {config.get('class_name')!r} and the keys {sorted(config)}"
+        )
+    return arguments, metadata
+
+
+def is_pretrained(folder):
+    """Whether a preset's weights are in its folder, and trained ones."""
+    return bool((folder / WEIGHTS).is_file() and read(folder)[1].get("pretrained"))
+
+
+def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=False):
+    """Writes a model as a preset folder: configuration, weights, metadata and a model card; all or nothing.
+
+    Args:
+        model: a `HierarchicalModel`.
+        folder: a new folder; the one above it must exist.
+        metadata: a dict of what is to be known about the model, written to `metadata.json` and told in the
+            model card. All keys are optional, other keys are kept:
+
+            - `name`: the folder's name by default; `description`: a sentence or more, Markdown;
+            - `pretrained`: whether the weights are trained ones, `False` by default;
+            - `class_names`: the labels' names, the model's own by default;
+            - `dataset`: a dict, `name`, `terms` (its licence) and whatever else, e.g. `url`;
+            - `training`: a dict, e.g. `command`, `cost`, `steps`;
+            - `evaluation`: the report that `haim_tf evaluate` writes, with its `split`;
+            - `metrics`: a list of dicts, further figures: `name`, `value`, `split`, `count`, `command`;
+            - `limits`: a list of sentences;
+            - `pictures`: a dict from file name, e.g. `"samples.png"`, to caption.
+
+            What it says of versions, parameters, precision and checksum is replaced by what is so.
+        precision: `"float32"`, or `"float16"` for a file of half the size; codebooks stay float32, since
+            rounded ones would change codes. Loading gives float32 variables either way.
+        overwrite: replace an existing folder's preset; its files of other names are kept.
+
+    Raises:
+        ValueError: an existing folder, one that cannot be written, metadata that JSON cannot hold.
+        FileNotFoundError: the folder above does not exist.
+
+    Example:
+        >>> save_to_preset(model, "runs/mine", metadata={"pretrained": True})
+        >>> model = load("runs/mine")
+    """
+    import keras
+
+    if precision not in ("float32", "float16"):
+        raise ValueError(f'precision must be "float32" or "float16", got {precision!r}')
+    folder = Path(folder).absolute()
+    if folder.exists() and not (overwrite and folder.is_dir()):
+        raise ValueError(f"{folder} exists: name another folder, or say overwrite=True to replace a preset")
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder.parent} to write {folder.name} to")
+    arguments = model.get_config()
+    accepted = inspect.signature(type(model)).parameters
+    config = {
+        "class_name": type(model).__name__,
+        "config": {key: value for key, value in arguments.items() if key in accepted},
+    }
+    by_part = {name: part.count_params() for name, part in model.parts.items()}
+    metadata = {
+        "name": folder.name,
+        "pretrained": False,
+        "class_names": model.class_names,
+        **(metadata or {}),
+        "format_version": FORMAT_VERSION,
+        "keras_version": keras.__version__,
+        "haim_tf_version": __version__,
+        "parameters": sum(by_part.values()),
+        "parameters_by_part": by_part,
+        "precision": precision,
+    }
+    if model.num_classes is None:
+        metadata["class_names"] = None
+    _check_class_names(metadata["class_names"], model.num_classes)
+    try:
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            weights_file.write(model, unfinished / WEIGHTS, precision)
+            metadata["sha256"] = weights_file.sha256(unfinished / WEIGHTS)
+            _write_json(unfinished / CONFIG, config)
+            _write_json(unfinished / METADATA, metadata)
+            (unfinished / CARD).write_text(model_card(config["config"], metadata), encoding="utf-8")
+            _move(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _zoo():
+    return Path(str(importlib.resources.files("haim_tf.zoo")))
+
+
+def _read_json(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} is no preset folder: it has no {path.name}")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {str(value)[:60]}")
+    return value
+
+
+def _write_json(path, value):
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} cannot be written as JSON: {error}") from error
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _check_class_names(names, num_classes):
+    if names is not None and len(names) != num_classes:
+        raise ValueError(f"class_names must be {num_classes} names, one a class, got {list(names)}")
+
+
+def _move(unfinished, folder):
+    """Puts a finished folder in its place; an existing one is replaced, but for files of other names."""
+    unfinished.chmod(0o755)  # Temporary folders are private.
+    if not folder.exists():
+        return unfinished.rename(folder)
+    for path in folder.iterdir():
+        if not (unfinished / path.name).exists():
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, unfinished / path.name)
+    replaced = unfinished.with_name(f"{unfinished.name}.replaced")
+    folder.rename(replaced)
+    unfinished.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _build(folder, arguments):
+    from haim_tf.models import HierarchicalModel
+
+    try:
+        return HierarchicalModel(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from error

@@ -1,0 +1,79 @@
+"""`haim_tf encode` and `haim_tf reconstruct`."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import haim_tf
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), "uint8")
+    np.savez("data.npz", x_train=images, y_train=np.arange(7), x_test=images[::-1])
+    return images
+
+
+def test_encode(run, images):
+    code, output, errors = run("encode", "--model=debug", "--data=data.npz", "--num=5", "--batch_size=3")
+    assert (code, errors) == (0, "")
+    assert "codes of 5 images in codes.npz: codes_1 (5, 8, 8), codes_2 (5, 4, 4)" in output
+    with np.load("codes.npz") as arrays:
+        assert set(arrays) == {"codes_1", "codes_2", "labels"}
+        assert arrays["labels"].tolist() == [0, 1, 2, 3, 4]
+        for found, expected in zip(
+            (arrays["codes_1"], arrays["codes_2"]), haim_tf.load("debug").encode(images[:5]), strict=True
+        ):
+            assert found.dtype == np.int32
+            np.testing.assert_array_equal(found, expected)
+    code, _, errors = run("encode", "--model=debug", "--data=data.npz")
+    assert code == 2 and "codes.npz exists" in errors
+    code, output, _ = run("encode", "--model=debug", "--data=data.npz", "--split=test", "--output=test.npz")
+    assert code == 0
+    with np.load("test.npz") as arrays:
+        assert set(arrays) == {"codes_1", "codes_2"} and len(arrays["codes_1"]) == 7
+
+
+def test_reconstruct(run, images):
+    code, output, errors = run("reconstruct", "--model=debug", "--data=data.npz", "--split=train", "--num=2")
+    assert (code, errors) == (0, "")
+    assert output.splitlines()[-1] == (
+        "2 images in reconstructions.png; columns: original, level 1 main, level 1 auxiliary, level 2 main, "
+        "level 2 auxiliary"
+    )
+    sheet = np.asarray(Image.open("reconstructions.png"))
+    tiles = [[sheet[r * 18 : r * 18 + 16, c * 18 : c * 18 + 16] for c in range(5)] for r in range(2)]
+    assert sheet.shape == (34, 88, 3)
+    model = haim_tf.load("debug")
+    np.testing.assert_array_equal([row[0] for row in tiles], images[:2])
+    for column, level in ((2, 1), (4, 2)):
+        np.testing.assert_array_equal(
+            [row[column] for row in tiles], model.reconstruct(images[:2], level, "auxiliary")
+        )
+    np.testing.assert_array_equal([row[1] for row in tiles], model.reconstruct(images[:2], 1, "main"))
+
+
+def test_reconstruct_one_level_by_one_decoder(run, images):
+    flags = ["--level=2", "--decoder=auxiliary", "--output=one.png"]
+    code, output, _ = run("reconstruct", "--model=debug", "--data=data.npz", "--num=99", *flags)
+    assert code == 0 and "7 images in one.png; columns: original, level 2 auxiliary" in output
+    assert Image.open("one.png").size == (34, 7 * 18 - 2)
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "message"),
+    [
+        ("encode", "--data=nothing.npz", "There is no file or folder 'nothing.npz'"),
+        ("encode", "--split=val[", "The split is 'val['"),
+        ("encode", "--output=missing/codes.npz", "there is no folder missing to write codes.npz to"),
+        ("reconstruct", "--level=3", "level must be an int in 1..2, got 3"),
+        ("reconstruct", "--level=-1", "flag --level=-1"),
+        ("reconstruct", "--output=missing/sheet.png", "there is no folder missing to write sheet.png to"),
+    ],
+)
+def test_bad_flags_leave_nothing_behind(run, images, tmp_path, command, flag, message):
+    code, _, errors = run(command, "--model=debug", "--data=data.npz", flag)
+    assert code == 2
+    assert errors.startswith(f"haim_tf {command}: {message}") and errors.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]

@@ -1,0 +1,104 @@
+"""`haim_tf evaluate` and the benchmark beside it, as processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import haim_tf
+from haim_tf import evaluation
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments, folder):
+    """The finished process; the debug model has 16x16x3 images of 10 classes."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=folder, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 20), ("test", 12)):
+        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 16, 16, 3), "uint8")
+        arrays[f"y_{split}"] = rng.integers(0, 10, count)
+    np.savez(folder / "data.npz", **arrays)
+    return folder
+
+
+def test_prints_a_table_and_writes_json(folder):
+    flags = ["--model=debug", "--data=data.npz", "--num=8", "--seed=3", "--reconstructions=2"]
+    process = run("-m", "haim_tf", "evaluate", *flags, "--output=metrics.json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    report = json.loads((folder / "metrics.json").read_text())
+    described = [report[name] for name in ("model", "data", "split", "num", "seed", "num_reconstructions")]
+    assert described == ["debug", "data.npz", "val", 8, 3, 2]
+
+    with np.load(folder / "data.npz") as arrays:
+        images, labels = arrays["x_test"], arrays["y_test"]
+    drawn = evaluation._choose(12, 8, 3)
+    bits = haim_tf.load("debug").bits_per_dim(images[drawn], labels[drawn])
+    assert report["bits_per_dim"]["total"] == pytest.approx(bits.mean(), rel=1e-5)
+
+    rows = {" ".join(line.split()[:2]): line.split() for line in process.stdout.splitlines()}
+    level = report["levels"]["level_2"]
+    assert rows["level 2"][2:] == [
+        f"{report['bits_per_dim']['level_2']:.4f}",
+        f"{level['bits_per_dim_shuffled_codes']:.4f}",
+        "4x4",
+        "16",
+        "64",
+        f"{level['perplexity']:.1f}",
+        f"{level['active_fraction']:.1%}",
+        f"{level['error_auxiliary']:.4f}",
+        f"{level['error_main']:.4f}",
+    ]
+    assert any(line.split()[:1] == ["total"] for line in process.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model=debug", "--data=data.npz", "--output=data.npz"], "data.npz exists"),
+        (["--model=debug", "--data=data.npz", "--num=13", "--output=new.json"], "0..12, got 13"),
+        (["--model=debug"], "--data"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_written(folder, flags, message):
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    process = run("-m", "haim_tf", "evaluate", *flags, folder=folder)
+    assert process.returncode == 2
+    line = process.stderr.strip().splitlines()[-1]
+    assert line.startswith("haim_tf evaluate:") and message in line
+    assert "Traceback" not in process.stderr
+    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(folder):
+    script = ROOT / "benchmarks" / "classification_accuracy_score.py"
+    flags = ["--model=debug", "--data=data.npz", "--steps=2", "--seed=1"]
+    drawing = ["--num_samples=12", "--batch_size=5", "--temperature=0.9"]
+    process = run(script, *flags, *drawing, "--output=score.json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    score = json.loads((folder / "score.json").read_text())
+    assert (score["num_samples"], score["num_train"], score["num_val"], score["steps"]) == (12, 20, 12, 2)
+    assert (score["temperature"], score["top_p"]) == (0.9, 1.0)
+
+    with np.load(folder / "score.samples.npz") as samples:
+        images, labels = samples["images"], samples["labels"]
+    expected = haim_tf.load("debug").sample(3, labels=labels[:3], seed=1, temperature=0.9)
+    assert (images[:3] == expected).all()
+
+    process = run(script, *flags, "--samples=score.samples.npz", "--output=again.json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    again = json.loads((folder / "again.json").read_text())
+    assert again["accuracy_samples"] == score["accuracy_samples"] and again["num_samples"] == 12

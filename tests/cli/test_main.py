@@ -1,0 +1,98 @@
+"""The command line itself: finding commands, help, exit codes and messages."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = ("encode", "evaluate", "list", "reconstruct", "sample", "train")
+
+
+def start(*arguments, options=()):
+    """`python -m haim_tf` as a process of its own."""
+    command = [sys.executable, *options, "-m", "haim_tf", *arguments]
+    # Without the log level that the tests set, as users have it.
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_overview_lists_the_commands(run, arguments):
+    code, output, errors = run(*arguments)
+    assert (code, errors) == (0, "")
+    lines = {line.split()[0]: line for line in output.splitlines() if line.startswith("  ")}
+    assert set(COMMANDS) <= set(lines) and "main" not in lines and "_output" not in lines
+    assert lines["list"].endswith("Lists the models of the zoo.")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_flags_of_the_command_only(run, command):
+    code, output, errors = run(command, "--help")
+    assert (code, errors) == (0, "")
+    assert output.startswith(f"usage: haim_tf {command}")
+    shown = [line.strip() for line in output.splitlines() if line.startswith("  --")]
+    assert ("--data" in shown) == (command in ("encode", "evaluate", "reconstruct", "train"))
+    assert ("--labels" in shown) == (command == "sample")
+    assert "--verbosity" not in shown
+
+
+def test_unknown_command_suggests_near_ones(run):
+    assert run("sampel") == (2, "", "haim_tf: unknown command 'sampel'; did you mean sample?\n")
+    code, _, errors = run("qqq")
+    assert code == 2 and "commands: encode" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list", "debug"], "haim_tf list: unexpected argument 'debug'"),
+        (["list", "--patern=x"], "haim_tf list: Unknown command line flag 'patern'. Did you mean: pattern ?"),
+        (["sample"], "haim_tf sample: flag --model=None: Flag --model must have a value"),
+        (["sample", "--model=debug", "--num=0"], "haim_tf sample: flag --num=0"),
+        (["sample", "--model=debug", "--num=few"], "haim_tf sample: flag --num=few"),
+        (["sample", "--model=debgu"], "haim_tf sample: there is no model 'debgu': did you mean 'debug'?"),
+        (["sample", "--model=./nothing"], "haim_tf sample: there is no preset folder './nothing'"),
+        (
+            ["reconstruct", "--model=debug", "--data=x", "--decoder=best"],
+            "haim_tf reconstruct: flag --decoder",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message):
+    code, output, errors = run(*arguments)
+    assert (code, output) == (2, "")
+    assert errors.startswith(message) and errors.count("\n") == 1
+
+
+def test_system_errors_name_the_file(run, monkeypatch):
+    def deny(*arguments):
+        raise PermissionError(13, "Permission denied", "/there/config.json")
+
+    monkeypatch.setattr("haim_tf.presets.list_models", deny)
+    assert run("list") == (2, "", "haim_tf list: /there/config.json: Permission denied\n")
+
+
+def test_interrupted(run, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("haim_tf.presets.list_models", interrupt)
+    assert run("list")[0] == 130
+
+
+def test_list_answers_without_tensorflow_and_keras():
+    process = start("list", options=["-X", "importtime"])
+    assert process.returncode == 0 and "debug" in process.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in process.stderr.splitlines()}
+    assert "haim_tf.presets" in imported
+    assert not {"tensorflow", "keras"} & imported
+
+
+def test_one_line_on_stderr_even_when_tensorflow_starts():
+    process = start("sample", "--model=debug", "--labels=blue")
+    assert process.returncode == 2
+    assert process.stderr == (
+        "haim_tf sample: --labels: 'blue' is no class; accepted: 0..9, or zero, one, two, three, four, five, "
+        "six, seven, eight, nine\n"
+    )

@@ -1,0 +1,74 @@
+"""`haim_tf sample`."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import haim_tf
+
+
+def sheet_size(columns, rows, side=16, gap=2):
+    return columns * (side + gap) - gap, rows * (side + gap) - gap
+
+
+def test_sheet_and_arrays(run, tmp_path):
+    code, output, errors = run(
+        "sample",
+        "--model=debug",
+        "--num=6",
+        "--labels=two,7",
+        "--seed=5",
+        "--temperature=1,0.5,0.9",
+        f"--output={tmp_path / 'sheet.png'}",
+        f"--npz={tmp_path / 'samples.npz'}",
+    )
+    assert (code, errors) == (0, "")
+    assert output.splitlines()[-1] == f"6 images in {tmp_path / 'sheet.png'}"
+    with np.load(tmp_path / "samples.npz") as arrays:
+        assert arrays["labels"].tolist() == [2, 7, 2, 7, 2, 7]
+        expected = haim_tf.load("debug").sample(6, arrays["labels"], seed=5, temperature=[1, 0.5, 0.9])
+        np.testing.assert_array_equal(arrays["images"], expected)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (*sheet_size(2, 3)[::-1], 3)  # A column a label.
+    np.testing.assert_array_equal(sheet[:16, 18:34], expected[1])
+    data = haim_tf.data.load(tmp_path / "samples.npz")
+    assert data.class_names[7] == "seven" and len(data) == 6
+
+
+def test_choice_of_labels(run):
+    from haim_tf.cli.sample import choose_labels
+
+    names = ["Shirt", "Ankle boot"]
+    assert choose_labels(None, 3, None) == choose_labels(["all"], 3, None) == [0, 1, 2]
+    assert choose_labels([], 3, None) == [0, 1, 2]
+    assert choose_labels(["1", " ankle Boot", "shirt"], 2, names) == [1, 1, 0]
+    assert choose_labels(["7"], 10, [str(9 - i) for i in range(10)]) == [2]  # Names go first.
+    assert choose_labels(None, None, None) is None
+    for labels, num_classes in ((["3"], 3), (["-1"], 3), (["1.5"], 3), (["hat"], 2)):
+        with pytest.raises(ValueError, match="--labels"):
+            choose_labels(labels, num_classes, names)
+    with pytest.raises(ValueError, match="not class-conditional"):
+        choose_labels(["1"], None, None)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--output=missing/sheet.png", "there is no folder missing to write sheet.png to"),
+        ("--output=sheet.jpg", "--output must be a file that ends in .png, got sheet.jpg"),
+        ("--npz=samples.txt", "arrays are written to a file that ends in .npz, got samples.txt"),
+        ("--npz=there.npz", "there.npz exists: name another file, or remove it"),
+        ("--temperature=hot", "--temperature must be numbers, got 'hot'"),
+        ("--temperature=1,1", "temperature must be one number or 3"),
+        ("--top_p=1.5", "top_p must lie in"),
+        ("--labels=10", "--labels: '10' is no class; accepted: 0..9"),
+        ("--seed=99999999999", "seed must fit in 32 bits"),
+    ],
+)
+def test_bad_flags_leave_nothing_behind(run, tmp_path, monkeypatch, flag, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.npz").touch()
+    code, _, errors = run("sample", "--model=debug", flag)
+    assert code == 2
+    assert errors.startswith(f"haim_tf sample: {message}") and errors.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["there.npz"]
