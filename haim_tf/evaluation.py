@@ -1,0 +1,323 @@
+"""Evaluation on held-out images: bits/dim, use of the codes, reconstruction errors; how good samples are."""
+
+import contextlib
+import json
+import math
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from haim_tf.data import Batches, ImageData, in_order
+from haim_tf.layers.vector_quantizer import ACTIVE_SHARE
+from haim_tf.models import inputs
+
+
+def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, verbose=None):
+    """Measures a model on images.
+
+    Args:
+        model: a `HierarchicalModel`; with no levels, too.
+        data: an `ImageData`, with labels where the model is class-conditional.
+        num: how many images to take, drawn at random by `seed`; `None`: all.
+        seed: an int, 0 or more, for the images drawn, the shuffling of codes and the samples.
+        batch_size: images in a batch.
+        reconstructions: at most how many of the images the main decoders reconstruct, which is slow; 0: none.
+        verbose: whether to show progress bars; `None`: when there is more than one batch.
+
+    Returns:
+        A dict that `json` can write:
+
+        - `data`, `num`, `seed`: what was measured on.
+        - `bits_per_dim`: mean upper bounds by part, `level_1` (pixels given codes), ..., `prior`, and
+          `total`, their sum; `standard_error`: that of `total`, `None` for a single image.
+        - `levels`: a dict a level, `level_1`, ..., of
+            - `grid` `[h, w]`, `codebook_size` K, `capacity_bits` h w log2(K);
+            - `perplexity`: exp of the entropy of how often each code occurs in the data, 1 to K;
+            - `active_fraction`: the share of the K codes that make up at least 1 % of 1/K of all that occur;
+            - `bits_per_dim_shuffled_codes`: the main decoder's, had each image another's codes (a seeded
+              cyclic exchange; `None` for a single image). How far it lies above `bits_per_dim` tells how much
+              the main decoder relies on the codes;
+            - `error_auxiliary`, `error_main`: mean squared error, in units of -1..1, of the images that the
+              auxiliary decoders make of this level's codes, and of those sampled from the main decoders
+              (temperature 1; `num_reconstructions` of the images).
+
+    Raises:
+        ValueError: more images asked for than there are; images or labels that do not fit the model.
+
+    Example:
+        >>> model = haim_tf.load("debug")
+        >>> images = np.random.default_rng(0).integers(0, 256, (8, *model.image_shape), "uint8")
+        >>> report = evaluate(model, ImageData(images, labels=[0] * 8), reconstructions=2)
+        >>> sorted(report["bits_per_dim"])
+        ['level_1', 'level_2', 'prior', 'total']
+
+    Reference: bounds and capacity, De Fauw, Dieleman, Simonyan 2019, sections 3 and 4.
+    """
+    if num is not None and num < 1:
+        raise ValueError(f"num must be at least 1, got {num}")
+    chosen = _choose(len(data), num, seed)
+    labels = None if data.labels is None or model.num_classes is None else data.labels[chosen]
+    labels = inputs.check_labels(labels, model.num_classes, len(chosen))
+    batches = [slice(i, i + batch_size) for i in range(0, len(chosen), batch_size)]
+    names = [f"level_{i + 1}" for i in range(model.num_levels)]
+    verbose = len(batches) > 1 if verbose is None else verbose
+    bar = keras.utils.Progbar(2 * len(batches), unit_name="batch", verbose=int(verbose))
+
+    def run(method, *arguments):
+        return model._run(method, *arguments, batch_size=batch_size)
+
+    def images_of(rows):
+        return inputs.check_images(data.images[chosen[rows]], model.image_shape)
+
+    codes = [[] for _ in names]
+    for rows in batches:
+        images = images_of(rows)
+        for level, grids in enumerate(run("_encode", images) if names else []):
+            codes[level].append(grids)
+        bar.add(1)
+    codes = [np.concatenate(grids) for grids in codes]
+
+    partners = _others(len(chosen), seed)
+    log_probs, log_probs_shuffled, errors = [], [[] for _ in names], [[] for _ in names]
+    for rows in batches:
+        lower = images = images_of(rows)
+        log_probs.append(run("_log_probs", images, None if labels is None else labels[rows]))
+        for i, grids in enumerate(codes):
+            shuffled = grids[partners[rows]]
+            log_probs_shuffled[i].append(run("_log_probs_given_codes", lower, shuffled, i + 1))
+            errors[i].append(_squared_errors(run("_auxiliary", grids[rows], i + 1), images))
+            lower = grids[rows]
+        bar.add(1)
+    bits = _bits_per_dim(log_probs, model)
+
+    drawn = _choose(len(chosen), min(reconstructions, len(chosen)), seed)
+    report = {
+        "data": data.name,
+        "num": len(chosen),
+        "seed": seed,
+        "bits_per_dim": {
+            **dict(zip([*names, "prior"], bits.mean(axis=0).tolist(), strict=True)),
+            "total": float(bits.sum(axis=1).mean()),
+        },
+        "standard_error": _standard_error(bits.sum(axis=1)),
+        "num_reconstructions": len(drawn),
+        "levels": {},
+    }
+    for i, name in enumerate(names):
+        shuffled_bits = error_main = None
+        if len(chosen) > 1:
+            shuffled_bits = float(_bits_per_dim(log_probs_shuffled[i], model).mean())
+        if len(drawn):
+            sampled = model.decode(
+                codes[i][drawn], level=i + 1, seed=seed, batch_size=batch_size, verbose=verbose
+            )
+            error_main = float(_squared_errors(sampled, images_of(drawn)).mean())
+        report["levels"][name] = {
+            **code_statistics(codes[i], model.codebook_sizes[i]),
+            "bits_per_dim_shuffled_codes": shuffled_bits,
+            "error_auxiliary": float(np.concatenate(errors[i]).mean()),
+            "error_main": error_main,
+        }
+    return report
+
+
+def code_statistics(codes, codebook_size):
+    """How codes, int `(B, h, w)` in 0..K-1, use their codebook: the first five entries that `evaluate` gives
+    of a level.
+
+    Example:
+        >>> code_statistics(np.array([[[0, 1], [1, 0]]]), codebook_size=4)["perplexity"]
+        2.0
+    """
+    shares = np.bincount(codes.ravel(), minlength=codebook_size) / codes.size
+    used = shares[shares > 0]
+    return {
+        "grid": list(codes.shape[1:]),
+        "codebook_size": codebook_size,
+        "capacity_bits": math.prod(codes.shape[1:]) * math.log2(codebook_size),
+        "perplexity": float(np.exp(-np.sum(used * np.log(used)))),
+        "active_fraction": float(np.mean(shares >= ACTIVE_SHARE / codebook_size)),
+    }
+
+
+def small_classifier(image_shape, num_classes):
+    """A plain convolutional classifier of about 100,000 parameters, for images of 28x28 to 64x64.
+
+    Four 3x3 convolutions (32, 64, 64, 64), the first three each followed by 2x2 max pooling; the mean over
+    positions; one dense layer.
+
+    Args:
+        image_shape: `(H, W, C)`.
+        num_classes: number of labels.
+
+    Returns:
+        A `keras.Model` of images, 0..255 `(B, H, W, C)`, to logits, float32 `(B, num_classes)`.
+
+    Example:
+        >>> small_classifier((28, 28, 1), 10)(np.zeros((2, 28, 28, 1), "uint8")).shape
+        (2, 10)
+    """
+    layers = keras.layers
+    images = keras.Input(image_shape)
+    hidden = layers.Rescaling(1 / 127.5, offset=-1)(images)
+    for width in (32, 64, 64):
+        hidden = layers.Conv2D(width, 3, padding="same", activation="relu")(hidden)
+        hidden = layers.MaxPooling2D()(hidden)
+    hidden = layers.Conv2D(64, 3, padding="same", activation="relu")(hidden)
+    hidden = layers.GlobalAveragePooling2D()(hidden)
+    return keras.Model(images, layers.Dense(num_classes, dtype="float32")(hidden))
+
+
+def classification_accuracy_score(
+    sample_images,
+    sample_labels,
+    real_train,
+    real_val,
+    classifier=small_classifier,
+    steps=2000,
+    batch_size=128,
+    seed=0,
+    verbose=True,
+):
+    """How good a training set samples are: the accuracy on real images of a classifier that saw only samples,
+    beside that of the same classifier trained on real images.
+
+    Both trainings take the same number of steps of the same batch size, with Adam from 3e-3 down to 0 along
+    a cosine, the same initial weights and no augmentation.
+
+    NOTE: it sets Keras' global random seed, which the classifier's initial weights are drawn with.
+
+    Args:
+        sample_images: uint8 `(B, H, W, C)`.
+        sample_labels: ints `(B,)`, the labels that they were sampled with.
+        real_train, real_val: `ImageData` with labels.
+        classifier: called as `classifier(image_shape, num_classes)`, gives an uncompiled `keras.Model` of
+            images in 0..255 to logits.
+        steps, batch_size: length of each training, in steps, and images in a step.
+        seed: an int, 0 or more, for initial weights and the order of images.
+        verbose: whether to show progress bars.
+
+    Returns:
+        A dict: `accuracy_samples` and `accuracy_real`, 0..1 on `real_val`; `ratio`, the first by the second;
+        `num_samples`, `num_train`, `num_val`, `steps`, `batch_size`, `seed`.
+
+    Raises:
+        ValueError: labels missing, or images of different shapes.
+
+    Example:
+        >>> images, labels = np.zeros((4, 28, 28, 1), "uint8"), [0, 0, 0, 0]
+        >>> real = ImageData(images, labels)
+        >>> classification_accuracy_score(images, labels, real, real, steps=1, verbose=False)["ratio"]
+        1.0
+
+    Reference: Ravuri, Vinyals, "Classification accuracy score for conditional generative models", 2019.
+    NOTE: there a ResNet-50 and ImageNet; here a small network, so that figures compare only with its own.
+    """
+    samples = ImageData(sample_images, sample_labels, name="samples")
+    for data in (samples, real_train, real_val):
+        if data.labels is None:
+            raise ValueError(f"{data.name} has no labels: the score needs them")
+        if data.image_shape != samples.image_shape:
+            raise ValueError(
+                f"{data.name} has images of shape {data.image_shape}, the samples {samples.image_shape}"
+            )
+    num_classes = 1 + max(int(data.labels.max()) for data in (samples, real_train, real_val))
+    accuracies = []
+    for train in (samples, real_train):
+        keras.utils.set_random_seed(seed)
+        network = classifier(samples.image_shape, num_classes)
+        network.compile(
+            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps)),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        if verbose:
+            print(f"Training a classifier on {train.name}, {len(train)} images, {steps} steps", flush=True)
+        batches = Batches(train, batch_size, seed=seed)
+        network.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=int(verbose))
+        right = [
+            network.predict_on_batch(images).argmax(axis=1) == labels
+            for images, labels in in_order(real_val, batch_size)
+        ]
+        accuracies.append(float(np.concatenate(right).mean()))
+    return {
+        "accuracy_samples": accuracies[0],
+        "accuracy_real": accuracies[1],
+        "ratio": accuracies[0] / accuracies[1] if accuracies[1] else None,
+        "num_samples": len(samples),
+        "num_train": len(real_train),
+        "num_val": len(real_val),
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+
+
+def check_new_file(path):
+    """Returns `path` as a `Path`; an error if it exists or cannot be written, before long work begins.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+        ValueError: it exists, or nothing can be written to its folder.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise ValueError(f"{path} exists: name another file, or remove it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"cannot write {path}: no permission to write in {path.parent}")
+    return path
+
+
+def write_file(path, write):
+    """Calls `write` on a binary file that becomes `path`, a `Path`, once it is complete."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "wb") as file:
+            write(file)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def write_json(path, value):
+    """Writes a value as JSON, never half-written."""
+    write_file(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+
+def _choose(count, num, seed):
+    """Sorted indices of `num` of `count` images, drawn by the seed; all where `num` is `None`."""
+    if num is None:
+        return np.arange(count)
+    if not isinstance(num, (int, np.integer)) or not 0 <= num <= count:
+        raise ValueError(f"the number of images must be an int in 0..{count}, got {num!r}")
+    return np.sort(np.random.default_rng(seed).permutation(count)[:num])
+
+
+def _others(count, seed):
+    """For each of `count` images another one: each image's successor in a random cycle through all."""
+    cycle = np.random.default_rng((seed, 1)).permutation(count)
+    partners = np.empty(count, "int64")
+    partners[cycle] = np.roll(cycle, -1)
+    return partners
+
+
+def _bits_per_dim(log_probs, model):
+    """A list of batches of log-probabilities, nats, as one float64 array of bits per dimension."""
+    return -np.concatenate(log_probs).astype("float64") / (math.prod(model.image_shape) * math.log(2.0))
+
+
+def _squared_errors(images, originals):
+    """Mean squared error of each image, in units of -1..1, `(B,)`."""
+    difference = (images.astype("float64") - originals) / 127.5
+    return np.square(difference).mean(axis=(1, 2, 3))
+
+
+def _standard_error(values):
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None

@@ -1,0 +1,287 @@
+"""evaluate and the classification accuracy score, against figures worked out by hand."""
+
+import json
+import math
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from haim_tf import HierarchicalModel, evaluation
+from haim_tf.data import ImageData
+
+NETWORK = {"width": 8, "blocks": 1}
+NUM = 10
+
+
+def build(levels=2, num_classes=3, **kwargs):
+    level = {"downsampling": 2, "codebook_size": 8, "code_dim": 4, "width": 8, "blocks": 1}
+    decoder = {**NETWORK, "condition_width": 8, "condition_blocks": 1}
+    return HierarchicalModel(
+        image_shape=(8, 8, 1),
+        levels=[{**level, "decoder": decoder}] * levels,
+        prior=NETWORK,
+        num_classes=num_classes,
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    return ImageData(
+        rng.integers(0, 256, (NUM, 8, 8, 1), "uint8"), rng.integers(0, 3, NUM), name="some images"
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model whose every weight is random, so that its decoders use the codes and the codes are many."""
+    keras.utils.set_random_seed(1)
+    model = build()
+    rng = np.random.default_rng(1)
+    for variable in model.variables:
+        if variable.dtype == "float32":
+            variable.assign(variable + 0.3 * rng.normal(size=variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def report(model, data):
+    return evaluation.evaluate(model, data, batch_size=4, reconstructions=3, seed=5, verbose=False)
+
+
+def error(images, originals):
+    return np.mean(((images.astype("float64") - originals) / 127.5) ** 2)
+
+
+def test_says_what_was_measured_and_is_json(report):
+    assert (report["data"], report["num"], report["seed"]) == ("some images", NUM, 5)
+    assert report["num_reconstructions"] == 3
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_bits_per_dim_are_the_models(model, data, report):
+    bits = model.bits_per_dim(data.images, data.labels, per_level=True)
+    assert set(report["bits_per_dim"]) == set(bits) == {"level_1", "level_2", "prior", "total"}
+    for name, values in bits.items():
+        assert report["bits_per_dim"][name] == pytest.approx(values.mean(), rel=1e-5), name
+    parts = [value for name, value in report["bits_per_dim"].items() if name != "total"]
+    assert sum(parts) == pytest.approx(report["bits_per_dim"]["total"], rel=1e-9)
+    expected = np.std(bits["total"].astype("float64"), ddof=1) / math.sqrt(NUM)
+    assert report["standard_error"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_code_statistics_are_of_the_models_codes(model, data, report):
+    for level, (codes, grid) in enumerate(zip(model.encode(data.images), (4, 2), strict=True), start=1):
+        values, counts = np.unique(codes, return_counts=True)
+        assert len(values) > 1
+        shares = counts / counts.sum()
+        figures = report["levels"][f"level_{level}"]
+        assert figures["grid"] == [grid, grid]
+        assert figures["capacity_bits"] == grid * grid * 3
+        assert figures["perplexity"] == pytest.approx(np.prod(shares**-shares))
+        assert figures["active_fraction"] == len(values) / 8
+
+
+def test_code_statistics_by_hand():
+    codes = np.full((1, 100, 100), 3)
+    codes[0, 0, :24] = 1  # 0.24 % of all codes, where 1 % of uniform is 0.25 %
+    assert evaluation.code_statistics(codes, 4)["active_fraction"] == 0.25
+    codes[0, 0, :25] = 1
+    assert evaluation.code_statistics(codes, 4)["active_fraction"] == 0.5
+    uniform = np.arange(16).reshape(1, 4, 4)
+    assert evaluation.code_statistics(uniform, 16) == {
+        "grid": [4, 4],
+        "codebook_size": 16,
+        "capacity_bits": 64.0,
+        "perplexity": pytest.approx(16),
+        "active_fraction": 1.0,
+    }
+
+
+def test_reconstruction_errors_are_those_of_reconstruct(model, data, report):
+    for level in (1, 2):
+        figures = report["levels"][f"level_{level}"]
+        images = model.reconstruct(data.images, level=level, decoder="auxiliary")
+        assert figures["error_auxiliary"] == pytest.approx(error(images, data.images))
+    drawn = evaluation._choose(NUM, 3, 5)
+    images = model.reconstruct(data.images[drawn], level=2, seed=5)
+    assert report["levels"]["level_2"]["error_main"] == pytest.approx(error(images, data.images[drawn]))
+
+
+def test_shuffled_codes_are_another_images(model, data, report):
+    partners = evaluation._others(NUM, 5)
+    grids = [data.images, *model.encode(data.images)]
+    for level, decoder in enumerate(model.decoders, start=1):
+        lower = grids[level - 1].astype("int32")
+        log_probs = np.array(decoder.log_prob(lower, codes=grids[level][partners]))
+        expected = -log_probs.sum() / (NUM * 64 * math.log(2))
+        shuffled = report["levels"][f"level_{level}"]["bits_per_dim_shuffled_codes"]
+        assert shuffled == pytest.approx(expected, rel=1e-5)
+        assert shuffled != pytest.approx(report["bits_per_dim"][f"level_{level}"], rel=1e-4)
+
+
+def test_shuffling_does_not_matter_to_decoders_that_ignore_codes(data):
+    model = build()
+    for decoder in model.decoders:
+        for variable in decoder.embed_codes.variables:
+            variable.assign(keras.ops.zeros_like(variable))
+    report = evaluation.evaluate(model, data, reconstructions=0, verbose=False)
+    for name in ("level_1", "level_2"):
+        shuffled = report["levels"][name]["bits_per_dim_shuffled_codes"]
+        assert shuffled == pytest.approx(report["bits_per_dim"][name], rel=1e-6)
+        assert report["levels"][name]["error_main"] is None
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_the_exchange_of_codes_leaves_no_image_its_own(count):
+    for seed in range(10):
+        partners = evaluation._others(count, seed)
+        assert sorted(partners) == list(range(count))
+        assert (partners != np.arange(count)).all()
+    assert (evaluation._others(50, 0) == evaluation._others(50, 0)).all()
+    assert (evaluation._others(50, 0) != evaluation._others(50, 1)).any()
+
+
+def test_a_subset_is_a_seeded_draw(model, data):
+    def measure(seed):
+        return evaluation.evaluate(model, data, num=4, seed=seed, reconstructions=0, verbose=False)
+
+    first = measure(1)
+    assert first["num"] == 4
+    drawn = evaluation._choose(NUM, 4, 1)
+    assert (np.diff(drawn) > 0).all()
+    bits = model.bits_per_dim(data.images[drawn], data.labels[drawn])
+    assert first["bits_per_dim"]["total"] == pytest.approx(bits.mean(), rel=1e-5)
+    assert measure(1) == first
+    assert measure(2)["bits_per_dim"] != first["bits_per_dim"]
+
+
+def test_flat_model_and_a_single_unlabelled_image(data):
+    flat = build(levels=0, num_classes=None, pixel_likelihood="categorical")
+    report = evaluation.evaluate(flat, data, num=1, verbose=False)
+    assert report["levels"] == {} and report["standard_error"] is None
+    assert report["bits_per_dim"]["prior"] == report["bits_per_dim"]["total"]
+    assert report["bits_per_dim"]["total"] == pytest.approx(8, abs=0.2)
+    report = evaluation.evaluate(
+        build(levels=1, num_classes=None), data, num=1, reconstructions=0, verbose=False
+    )
+    assert report["levels"]["level_1"]["bits_per_dim_shuffled_codes"] is None
+    json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num": 11}, "0..10, got 11"),
+        ({"num": 0}, "at least 1"),
+        ({"reconstructions": -1}, "got -1"),
+        ({"seed": -1}, "non-negative"),
+    ],
+)
+def test_bad_arguments(model, data, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.evaluate(model, data, verbose=False, **{"reconstructions": 0, "num": 2, **arguments})
+
+
+def test_data_that_does_not_fit_the_model(model, data):
+    with pytest.raises(ValueError, match="class-conditional"):
+        evaluation.evaluate(model, ImageData(data.images), verbose=False)
+    with pytest.raises(ValueError, match="0..2, got values 0 to 3"):
+        evaluation.evaluate(model, ImageData(data.images, np.arange(NUM) % 4), verbose=False)
+    with pytest.raises(ValueError, match="images must have shape"):
+        evaluation.evaluate(model, ImageData(data.images[:, :4], data.labels), verbose=False)
+
+
+# The classification accuracy score -----------------------------------------------------------------------
+
+
+def test_small_classifier():
+    for shape in ((28, 28, 1), (64, 64, 3)):
+        network = evaluation.small_classifier(shape, 10)
+        assert 80_000 < network.count_params() < 120_000
+        assert network(np.zeros((2, *shape), "uint8")).shape == (2, 10)
+
+
+def squares(count, seed, size=12):
+    """Images of two classes: bright above or bright below, on noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    images = rng.integers(0, 100, (count, size, size, 1), "uint8")
+    for image, label in zip(images, labels, strict=True):
+        image[label * size // 2 : (label + 1) * size // 2] += 120
+    return images, labels
+
+
+def tiny_classifier(image_shape, num_classes):
+    layers = keras.layers
+    return keras.Sequential(
+        [keras.Input(image_shape), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(num_classes)]
+    )
+
+
+def score(samples, real=None, **arguments):
+    real = real or ImageData(*squares(64, 1))
+    val = ImageData(*squares(50, 2))
+    arguments = {
+        "classifier": tiny_classifier,
+        "steps": 60,
+        "batch_size": 16,
+        "verbose": False,
+        **arguments,
+    }
+    return evaluation.classification_accuracy_score(*samples, real, val, **arguments)
+
+
+def test_score_of_good_and_of_wrong_samples():
+    good = score(squares(40, 3))
+    assert good["accuracy_real"] > 0.95 and good["accuracy_samples"] > 0.95
+    assert good["ratio"] == good["accuracy_samples"] / good["accuracy_real"]
+    sizes = [good[name] for name in ("num_samples", "num_train", "num_val", "steps", "batch_size", "seed")]
+    assert sizes == [40, 64, 50, 60, 16, 0]
+    json.dumps(good)
+    images, labels = squares(40, 3)
+    swapped = score((images, 1 - labels))
+    assert swapped["accuracy_samples"] < 0.05 and swapped["accuracy_real"] == good["accuracy_real"]
+
+
+def test_score_is_seeded_and_gives_both_trainings_the_same_start():
+    samples = squares(40, 3)
+    short = {"steps": 3, "classifier": evaluation.small_classifier}
+    first = score(samples, real=ImageData(*samples), seed=4, **short)
+    assert first["ratio"] == 1.0
+    assert score(samples, real=ImageData(*samples), seed=4, **short) == first
+
+
+def test_score_needs_labels_and_one_shape():
+    images, labels = squares(8, 3)
+    with pytest.raises(ValueError, match="no labels"):
+        score((images, labels), real=ImageData(images, name="real"))
+    with pytest.raises(ValueError, match="the samples"):
+        score((images[:, :8], labels))
+
+
+# Files ---------------------------------------------------------------------------------------------------
+
+
+def test_write_json(tmp_path):
+    path = evaluation.check_new_file(tmp_path / "figures.json")
+    evaluation.write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+    with pytest.raises(TypeError):
+        evaluation.write_json(tmp_path / "other.json", {"a": object()})
+    assert os.listdir(tmp_path) == ["figures.json"]
+
+
+def test_check_new_file(tmp_path):
+    (tmp_path / "there").write_text("kept")
+    with pytest.raises(ValueError, match="exists"):
+        evaluation.check_new_file(tmp_path / "there")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        evaluation.check_new_file(tmp_path / "absent" / "figures.json")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="cannot write"):
+        evaluation.write_json(tmp_path / "folder", {})
+    assert sorted(os.listdir(tmp_path)) == ["folder", "there"]
