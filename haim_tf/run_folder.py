@@ -151,6 +151,6 @@ def read_json(path):
 def _variables(model):
     """Everything that a checkpoint holds, by names that hold from one process to the next."""
     variables = {f"model{i}": v for i, v in enumerate(model.variables)}
-    if model.optimizer is not None:
+    if getattr(model, "optimizer", None) is not None:
         variables.update({f"optimizer{i}": v for i, v in enumerate(model.optimizer.variables)})
     return variables

@@ -30,8 +30,8 @@ class CausalAttention2D(keras.layers.Layer):
     Args:
         heads: number of heads.
         key_dim: width of a head's queries, keys and values.
-        shifted: with `True` a position does not attend to itself (for use on raw inputs); the first
-            position then gets zeros.
+        shifted: with `True` a position does not see itself at all (for use on raw inputs): it attends to
+            earlier ones only, by the query of the one just before; the first position gets zeros.
 
     Shapes: input `(B, H, W, C)`, output `(B, H, W, C)`. The incremental form keeps keys and values of all
     `H * W` positions in an explicit cache.
@@ -92,6 +92,8 @@ class CausalAttention2D(keras.layers.Layer):
         queries, keys, values = ops.split(
             self.project(ops.reshape(inputs, (-1, count, channels))), 3, axis=-1
         )
+        if self.shifted:
+            queries = ops.pad(queries[:, :-1], [[0, 0], [1, 0], [0, 0]])
         query_positions, key_positions = self._positions(height, width)
         visible = np.tri(count, k=-1 if self.shifted else 0, dtype="float32")
         mixed = self._attend(queries + query_positions, keys + key_positions, values, visible)
@@ -104,14 +106,19 @@ class CausalAttention2D(keras.layers.Layer):
         return {
             "keys": zeros,
             "values": zeros,
+            "last_query": zeros[:, 0],
             "query_positions": query_positions,
             "key_positions": key_positions,
         }
 
     def step(self, cache, inputs, index):
-        """Output `(B, C)` at raster index `index` for the inputs `(B, C)` there, and the new cache."""
+        """Output `(B, C)` at raster index `index` for the inputs `(B, C)` there, and the new cache.
+
+        With `shifted` the inputs play no part in the output, only in the cache.
+        """
         batch_size, count, size = cache["keys"].shape
-        queries, keys, values = ops.split(self.project(inputs), 3, axis=-1)
+        query, keys, values = ops.split(self.project(inputs), 3, axis=-1)
+        queries = cache["last_query"] if self.shifted else query
         queries = queries + ops.slice(cache["query_positions"], (index, 0), (1, size))
         keys = keys + ops.slice(cache["key_positions"], (index, 0), (1, size))
         keys = ops.slice_update(cache["keys"], (0, index, 0), keys[:, None])
@@ -119,7 +126,7 @@ class CausalAttention2D(keras.layers.Layer):
         positions = ops.arange(count)
         visible = (positions < index if self.shifted else positions <= index)[None]
         mixed = self._attend(queries[:, None], keys, values, visible)
-        return self.merge(mixed[:, 0]), {**cache, "keys": keys, "values": values}
+        return self.merge(mixed[:, 0]), {**cache, "keys": keys, "values": values, "last_query": query}
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -205,14 +205,19 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
 
                 function = tf.function(function, reduce_retracing=True, autograph=False)
             self._programs[name] = function
-        results = []
-        for start in range(0, max(len(arrays[0]), 1), batch_size):
+        count, results = len(arrays[0]), []
+        if not count:
+            # A batch of one that is cut off again: TensorFlow's fused convolutions fail on empty ones.
+            arrays = [
+                np.zeros((1, *a.shape[1:]), a.dtype) if isinstance(a, np.ndarray) else a for a in arrays
+            ]
+        for start in range(0, max(count, 1), batch_size):
             batch = [
                 ops.convert_to_tensor(a[start : start + batch_size]) if isinstance(a, np.ndarray) else a
                 for a in arrays
             ]
             results.append(keras.tree.map_structure(ops.convert_to_numpy, self._programs[name](*batch)))
-        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *results)
+        return keras.tree.map_structure(lambda *parts: np.concatenate(parts)[:count], *results)
 
     # Codes and likelihoods -------------------------------------------------------------------------------
 

@@ -1,0 +1,123 @@
+"""CausalAttention2D: a NumPy oracle, no blind spot, step by step equal to the whole grid."""
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from haim_tf.layers import CausalAttention2D
+from haim_tf.layers.causal_attention import position_features
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def run_incrementally(layer, inputs):
+    batch_size, height, width, channels = inputs.shape
+    cache = layer.init_cache(batch_size, height, width)
+    outputs = []
+    for index, x in enumerate(inputs.reshape(batch_size, -1, channels).swapaxes(0, 1)):
+        output, cache = layer.step(cache, x, index)
+        outputs.append(output)
+    return np.stack(outputs, axis=1).reshape(inputs.shape)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_equals_numpy(shifted):
+    layer = CausalAttention2D(heads=2, key_dim=3, shifted=shifted)
+    inputs = normal(2, 3, 4, 5)
+    outputs = layer(inputs)
+    flat = inputs.reshape(2, 12, 5)
+    queries, keys, values = np.split(flat @ layer.project.kernel.numpy(), 3, axis=-1)
+    positions = position_features(3, 4) @ layer.position.kernel.numpy()
+    if shifted:
+        queries = np.concatenate([np.zeros_like(queries[:, :1]), queries[:, :-1]], axis=1)
+    queries, keys = queries + positions[:, :6], keys + positions[:, 6:]
+    mixed = np.zeros((2, 12, 6), "float32")
+    for b in range(2):
+        for head in (slice(0, 3), slice(3, 6)):
+            for i in range(12):
+                seen = slice(0, i if shifted else i + 1)
+                scores = keys[b, seen, head] @ queries[b, i, head] / np.sqrt(3)
+                weights = np.exp(scores - scores.max(initial=-np.inf))
+                if len(weights):
+                    mixed[b, i, head] = weights / weights.sum() @ values[b, seen, head]
+    expected = (mixed @ layer.merge.kernel.numpy()).reshape(inputs.shape)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-6)
+    assert layer.compute_output_shape(inputs.shape) == outputs.shape
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_sees_every_earlier_position(shifted, dependence):
+    layer = CausalAttention2D(heads=2, key_dim=4, shifted=shifted)
+    expected = np.tri(20, k=-1 if shifted else 0).astype(bool)
+    np.testing.assert_array_equal(dependence(layer, (4, 5, 3)), expected)
+
+
+def test_shifted_first_position_is_zero():
+    outputs = CausalAttention2D(heads=1, key_dim=4, shifted=True)(normal(2, 2, 3, 4)).numpy()
+    assert (outputs[:, 0, 0] == 0).all()
+    assert (outputs[:, 0, 1] != 0).any()
+
+
+@pytest.mark.filterwarnings("ignore:You are using a softmax")  # over one position: it is meant
+@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+@hypothesis.given(
+    heads=st.integers(1, 3),
+    key_dim=st.integers(1, 4),
+    shifted=st.booleans(),
+    grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    channels=st.integers(1, 4),
+    batch_size=st.integers(1, 2),
+)
+def test_incremental_equals_parallel(heads, key_dim, shifted, grid, channels, batch_size):
+    layer = CausalAttention2D(heads, key_dim, shifted)
+    inputs = 2 * normal(batch_size, *grid, channels)
+    layer.build(inputs.shape)
+    np.testing.assert_allclose(run_incrementally(layer, inputs), layer(inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_shifted_steps_do_not_need_the_inputs_that_they_decide():
+    layer = CausalAttention2D(heads=1, key_dim=4, shifted=True)
+    inputs = normal(1, 1, 4, 3)
+    expected = layer(inputs)
+    cache = layer.init_cache(1, 1, 4)
+    for index in range(4):
+        output, _ = layer.step(cache, np.zeros((1, 3), "float32"), index)
+        np.testing.assert_allclose(output, expected[:, 0, index], rtol=1e-5, atol=1e-6)
+        _, cache = layer.step(cache, inputs[:, 0, index], index)
+
+
+def test_looks_at_places_not_only_at_content():
+    layer = CausalAttention2D(heads=2, key_dim=8)
+    inputs = normal(1, 2, 4, 6)
+    swapped = inputs.copy()
+    swapped[0, 0, [0, 2]] = inputs[0, 0, [2, 0]]
+    assert np.abs(layer(inputs)[0, 1, 3] - layer(swapped)[0, 1, 3]).max() > 1e-4
+
+
+def test_position_features_tell_places_apart_whatever_the_grid():
+    small, large = position_features(4, 5), position_features(9, 7)
+    np.testing.assert_array_equal(
+        small.reshape(4, 5, -1), large.reshape(9, 7, -1)[:4, :5], err_msg="depends on the size of the grid"
+    )
+    places = position_features(64, 64)
+    assert len(np.unique(places.round(4), axis=0)) == len(places)
+
+
+def test_mixed_precision():
+    layer = CausalAttention2D(heads=2, key_dim=4, dtype="mixed_bfloat16")
+    inputs = normal(2, 3, 4, 8)
+    outputs = layer(inputs)
+    assert outputs.dtype == "bfloat16"
+    assert {w.dtype for w in layer.weights} == {"float32"}
+    stepped = tf.cast(run_incrementally(layer, inputs), "float32")
+    np.testing.assert_allclose(stepped, tf.cast(outputs, "float32"), atol=0.02)
+
+
+@pytest.mark.parametrize("arguments", [{"heads": 0, "key_dim": 4}, {"heads": 2, "key_dim": 0}])
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match="heads and key_dim must be at least 1, got"):
+        CausalAttention2D(**arguments)

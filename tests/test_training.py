@@ -1,0 +1,221 @@
+"""Training by recipe: the real path at toy size, and resuming as if nothing had happened."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import haim_tf
+from haim_tf import training
+
+RECIPE = {
+    "model": {
+        "image_shape": [8, 8, 1],
+        "num_classes": 3,
+        "levels": [
+            {
+                "downsampling": 2,
+                "codebook_size": 8,
+                "code_dim": 4,
+                "width": 8,
+                "blocks": 1,
+                "decoder": {"width": 8, "blocks": 2, "dropout": 0.1, "condition_width": 8},
+            }
+        ],
+        "prior": {"width": 8, "blocks": 2, "attention": [0]},
+    },
+    "batch_size": 8,
+    "flip": True,
+    "holdout": 16,
+    "interval": 3,
+    "ema": 0.9,
+    "stages": [
+        {"train": ["codes"], "steps": 6, "learning_rate": 0.01},
+        {"train": ["decoders", "prior"], "steps": 9, "learning_rate": 0.01, "warmup": 2},
+    ],
+    "variants": {
+        "flat": {
+            "model": {
+                "image_shape": [8, 8, 1],
+                "num_classes": 3,
+                "levels": [],
+                "prior": {"width": 8, "blocks": 1},
+            },
+            "stages": [{"steps": 3, "learning_rate": 0.01}],
+        }
+    },
+}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    rng = np.random.default_rng(0)
+    images = np.clip(rng.integers(0, 200, (96, 1, 1, 1)) + rng.integers(0, 40, (96, 8, 8, 1)), 0, 255)
+    np.savez(path, images=images.astype("uint8"), labels=rng.integers(0, 3, 96))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole_run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    model = training.train(training.read_recipe(RECIPE), data, folder, verbose=False)
+    return folder, model
+
+
+def rows_of(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_a_preset_a_log_and_pictures(whole_run, data):
+    folder, model = whole_run
+    loaded = haim_tf.load(str(folder / "preset"))
+    images, labels = np.load(data)["images"][:8], np.load(data)["labels"][:8]
+    np.testing.assert_allclose(loaded.log_prob(images, labels), model.log_prob(images, labels), rtol=1e-6)
+    assert (folder / "samples.png").stat().st_size > 100
+    assert (folder / "reconstructions.png").stat().st_size > 100
+    rows = rows_of(folder)
+    assert [(row["stage"], row["step"]) for row in rows] == [
+        ("0", "3"), ("0", "6"), ("1", "3"), ("1", "6"), ("1", "9"),
+    ]  # fmt: skip
+    assert float(rows[-1]["holdout_bits_per_dim_total"]) < float(rows[0]["holdout_bits_per_dim_total"])
+    metadata = json.loads((folder / "preset" / "metadata.json").read_text())
+    assert metadata["pretrained"] and metadata["training"]["images_seen"] == [48, 72]
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4])
+def test_an_interrupted_run_goes_on_as_if_it_never_stopped(
+    whole_run, data, tmp_path, monkeypatch, stop_after
+):
+    _, expected = whole_run
+    saves = []
+    save = training.RunFolder.save
+
+    def save_then_die(self, model, stage, step, row=None):
+        save(self, model, stage, step, row)
+        saves.append((stage, step))
+        if len(saves) == stop_after:
+            raise Killed
+
+    recipe = training.read_recipe(RECIPE)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.RunFolder, "save", save_then_die)
+        with pytest.raises(Killed):
+            training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run" / "preset").exists()
+    model = training.train(recipe, data, tmp_path / "run", verbose=False)
+    for mine, other in zip(model.weights, expected.weights, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6, err_msg=mine.path)
+    assert len(rows_of(tmp_path / "run")) == 5
+
+
+def test_a_finished_run_is_not_trained_again(whole_run, data):
+    folder, expected = whole_run
+    before = (folder / "checkpoint.npz").read_bytes()
+    model = training.train(training.read_recipe(RECIPE), data, folder, verbose=False)
+    assert (folder / "checkpoint.npz").read_bytes() == before
+    np.testing.assert_array_equal(model.prior.last.kernel, expected.prior.last.kernel)
+
+
+def test_kill_9_in_the_middle_then_resume(whole_run, data, tmp_path):
+    _, expected = whole_run
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(RECIPE))
+    command = [sys.executable, "-m", "haim_tf", "train", f"--config={recipe}", f"--data={data}"]
+    command.append(f"--output={tmp_path / 'run'}")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (tmp_path / "run" / "checkpoint.npz").exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "preset").exists()
+    model = training.train(training.read_recipe(recipe), data, tmp_path / "run", verbose=False)
+    for mine, other in zip(model.weights, expected.weights, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5, err_msg=mine.path)
+
+
+def test_training_in_stages_moves_only_what_the_stage_names(data, tmp_path):
+    recipe = training.read_recipe({**RECIPE, "stages": RECIPE["stages"][1:]})
+    keras.utils.set_random_seed(recipe["seed"])
+    fresh = haim_tf.HierarchicalModel(**recipe["model"])
+    trained = training.train(recipe, data, tmp_path / "run", verbose=False)
+    for mine, start in zip(trained.autoencoders[0].weights, fresh.autoencoders[0].weights, strict=True):
+        np.testing.assert_array_equal(mine, start, err_msg=mine.path)
+    moved = [
+        np.abs(np.asarray(a) - np.asarray(b)).max() > 0
+        for a, b in zip(trained.prior.weights, fresh.prior.weights, strict=True)
+    ]
+    assert all(moved)
+
+
+def test_the_zoo_recipes_own_path_in_smoke_mode(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "images.npz",
+        images=rng.integers(0, 255, (40, 28, 28, 1)).astype("uint8"),
+        labels=np.arange(40) % 10,
+    )
+    for variant in (None, "flat"):
+        recipe = training.read_recipe("fashion_mnist28", variant=variant, smoke=True)
+        folder = tmp_path / (variant or "hierarchy")
+        model = training.train(recipe, tmp_path / "images.npz", folder, verbose=False)
+        assert model.num_levels == (0 if variant else 2)
+        assert (folder / "preset" / "model.weights.h5").exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batchsize": 3}, "batchsize"),
+        ({"stages": []}, "stages"),
+        ({"stages": [{"steps": 3}]}, "learning_rate"),
+        ({"stages": [{"steps": 4, "learning_rate": 1.0}]}, "must divide"),
+    ],
+)
+def test_a_wrong_recipe_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        training.read_recipe({**RECIPE, **change})
+
+
+def test_unknown_variant_or_recipe():
+    with pytest.raises(ValueError, match="flat"):
+        training.read_recipe(RECIPE, variant="flatt")
+    with pytest.raises(FileNotFoundError, match="neither a file nor a zoo entry"):
+        training.read_recipe("no_such_model")
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(whole_run, data, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    recipe = training.read_recipe(RECIPE)
+    with pytest.raises(ValueError, match="not a training run"):
+        training.train(recipe, data, tmp_path, verbose=False)
+    assert os.listdir(tmp_path) == ["precious.txt"]
+    folder, _ = whole_run
+    with pytest.raises(ValueError, match="another recipe"):
+        training.train({**recipe, "seed": 1}, data, folder, verbose=False)
+    with pytest.raises(ValueError, match="resume"):
+        training.train(recipe, data, folder, resume=False, verbose=False)
+
+
+def test_a_damaged_checkpoint_is_named(whole_run, data, tmp_path):
+    recipe = training.read_recipe(RECIPE)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    whole = (whole_run[0] / "checkpoint.npz").read_bytes()
+    (tmp_path / "checkpoint.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        training.train(recipe, data, tmp_path, verbose=False)
