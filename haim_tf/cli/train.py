@@ -6,9 +6,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("config", None, "Recipe: a JSON file, or a zoo entry's name.", required=True)
 flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
 flags.DEFINE_string("split", "train", "Split of the data to train on, e.g. train[:90%].")
-flags.DEFINE_string(
-    "output", None, "Folder of the run; preset/ in it will be the model.", required=True
-)
+flags.DEFINE_string("output", None, "Folder of the run; preset/ in it will be the model.", required=True)
 flags.DEFINE_string("variant", None, "A named variant of the recipe, such as its baseline.")
 flags.DEFINE_bool("smoke", False, "A few steps of a few images only, to try the whole path.")
 flags.DEFINE_bool("resume", True, "Go on with an interrupted run found in the output folder.")

@@ -19,3 +19,41 @@ def test_import_needs_no_tensorflow():
 
     assert haim_tf.__version__
     assert "tensorflow" not in sys.modules
+
+
+def test_a_model_encodes_scores_and_trains():
+    import keras
+    import numpy as np
+
+    import haim_tf
+
+    keras.utils.set_random_seed(0)
+    network = {"width": 8, "blocks": 1}
+    level = {
+        "downsampling": 2,
+        "codebook_size": 8,
+        "code_dim": 4,
+        "width": 8,
+        "blocks": 1,
+        "decoder": network,
+    }
+    model = haim_tf.HierarchicalModel((8, 8, 1), [level], {**network, "attention": [0]}, num_classes=3)
+    images = np.random.default_rng(0).integers(0, 100, (16, 8, 8, 1)).astype("uint8")
+    labels = np.arange(16) % 3
+    before = model.bits_per_dim(images, labels, per_level=True)
+    np.testing.assert_allclose(before["level_1"] + before["prior"], before["total"], rtol=1e-5)
+    assert model.encode(images)[0].shape == (16, 4, 4)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(images, labels, batch_size=8, epochs=5, verbose=0)
+    assert model.bits_per_dim(images, labels).mean() < before["total"].mean()
+
+
+def test_shipped_weights_give_the_figures_of_tensorflow():
+    import numpy as np
+
+    import haim_tf
+
+    images = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3)).astype("uint8")
+    # Printed by the same call under TensorFlow.
+    found = haim_tf.load("debug").bits_per_dim(images, [0, 9])
+    np.testing.assert_allclose(found, [11.420637, 11.307043], rtol=1e-4)
