@@ -29,9 +29,9 @@ flags.DEFINE_string("output", None, "JSON file for the figures, a new one.", req
 def main(argv):
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}; everything is a flag, see --help")
-    from haim_tf import data, evaluation, presets
+    from haim_tf import data, evaluation, files, presets
 
-    output = evaluation.check_new_file(FLAGS.output)
+    output = files.check_new_file(FLAGS.output)
     model = presets.load(FLAGS.model)
     if model.num_classes is None:
         raise ValueError(f"{FLAGS.model} is not class-conditional: its samples have no labels to learn")
@@ -44,12 +44,12 @@ def main(argv):
         samples = data.load(FLAGS.samples)
         sampling = {"samples": FLAGS.samples}
     else:
-        samples, sampling = draw_samples(model, evaluation.check_new_file(output.with_suffix(".samples.npz")))
+        samples, sampling = draw_samples(model, files.check_new_file(output.with_suffix(".samples.npz")))
     score = evaluation.classification_accuracy_score(
         samples.images, samples.labels, train, val, steps=FLAGS.steps, seed=FLAGS.seed
     )
     score = {"model": FLAGS.model, "data": FLAGS.data, "val_data": FLAGS.val_data, **sampling, **score}
-    evaluation.write_json(output, score)
+    files.write_json(output, score)
     print(
         f"accuracy on {score['num_val']} real validation images: {score['accuracy_samples']:.4f} trained on "
         f"{score['num_samples']} samples, {score['accuracy_real']:.4f} trained on {score['num_train']} real "
@@ -59,7 +59,7 @@ def main(argv):
 
 def draw_samples(model, path):
     """Samples for uniformly drawn labels, kept at `path`, and how they were drawn."""
-    from haim_tf import data, evaluation
+    from haim_tf import data, files
 
     labels = np.random.default_rng(FLAGS.seed).integers(model.num_classes, size=FLAGS.num_samples)
     sampling = {
@@ -69,7 +69,7 @@ def draw_samples(model, path):
     images = model.sample(
         len(labels), labels=labels, seed=FLAGS.seed, **sampling, batch_size=FLAGS.batch_size, verbose=True
     )
-    evaluation.write_file(path, lambda file: np.savez_compressed(file, images=images, labels=labels))
+    files.write_file(path, lambda file: np.savez_compressed(file, images=images, labels=labels))
     return data.ImageData(images, labels), {"samples": str(path), **sampling}
 
 

@@ -1,16 +1,16 @@
 """The folder of a training run: its recipe, its one checkpoint, its log, its pictures."""
 
-import contextlib
 import csv
 import importlib.util
+import io
 import json
-import os
 import pathlib
 
 import keras
 import numpy as np
 
 from haim_tf.data import save_grid
+from haim_tf.files import read_json, write_file, write_json
 
 
 class RunFolder:
@@ -52,7 +52,7 @@ class RunFolder:
             if not resume:
                 raise ValueError(f"{self.folder} holds a run already: name a new folder, or resume it")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write("recipe.json", lambda path: path.write_text(json.dumps(recipe, indent=1) + "\n"))
+        write_json(recipe_file, recipe)
 
     def _read_checkpoint(self):
         path = self.folder / "checkpoint.npz"
@@ -73,12 +73,8 @@ class RunFolder:
         meta = json.dumps({"position": self.position, "rows": self.rows})
         self._state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
 
-        def write(path):
-            with open(path, "wb") as file:
-                np.savez(file, meta=meta, **self._state)
-
-        self._write("checkpoint.npz", write)
-        self._write("metrics.csv", self._write_log)
+        write_file(self.folder / "checkpoint.npz", lambda file: np.savez(file, meta=meta, **self._state))
+        write_file(self.folder / "metrics.csv", self._write_log)
 
     def restore(self, model):
         """Puts the checkpoint's state into a model; at the start of a stage the optimizer stays fresh."""
@@ -123,29 +119,13 @@ class RunFolder:
             self._writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
         return self._writer
 
-    def _write_log(self, path):
+    def _write_log(self, file):
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-    def _write(self, name, write):
-        temporary = self.folder / f".{name}.{os.getpid()}"
-        try:
-            write(temporary)
-            os.replace(temporary, self.folder / name)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-
-
-def read_json(path):
-    """The content of a JSON file; a ValueError that names it where it cannot be read."""
-    try:
-        return json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        file.write(text.getvalue().encode())
 
 
 def _variables(model):

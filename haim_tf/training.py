@@ -23,8 +23,9 @@ import numpy as np
 
 from haim_tf import data as haim_data
 from haim_tf import presets
+from haim_tf.files import read_json
 from haim_tf.models import HierarchicalModel
-from haim_tf.run_folder import RunFolder, read_json
+from haim_tf.run_folder import RunFolder
 
 DEFAULTS = {
     "seed": 0,

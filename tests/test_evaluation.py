@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 
 import keras
 import numpy as np
@@ -261,27 +260,3 @@ def test_score_needs_labels_and_one_shape():
         score((images, labels), real=ImageData(images, name="real"))
     with pytest.raises(ValueError, match="the samples"):
         score((images[:, :8], labels))
-
-
-# Files ---------------------------------------------------------------------------------------------------
-
-
-def test_write_json(tmp_path):
-    path = evaluation.check_new_file(tmp_path / "figures.json")
-    evaluation.write_json(path, {"a": 1})
-    assert json.loads(path.read_text()) == {"a": 1}
-    with pytest.raises(TypeError):
-        evaluation.write_json(tmp_path / "other.json", {"a": object()})
-    assert os.listdir(tmp_path) == ["figures.json"]
-
-
-def test_check_new_file(tmp_path):
-    (tmp_path / "there").write_text("kept")
-    with pytest.raises(ValueError, match="exists"):
-        evaluation.check_new_file(tmp_path / "there")
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        evaluation.check_new_file(tmp_path / "absent" / "figures.json")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(ValueError, match="cannot write"):
-        evaluation.write_json(tmp_path / "folder", {})
-    assert sorted(os.listdir(tmp_path)) == ["folder", "there"]

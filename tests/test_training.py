@@ -54,7 +54,7 @@ RECIPE = {
 }
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -108,12 +108,12 @@ def test_an_interrupted_run_goes_on_as_if_it_never_stopped(
         save(self, model, stage, step, row)
         saves.append((stage, step))
         if len(saves) == stop_after:
-            raise Killed
+            raise KilledError
 
     recipe = training.read_recipe(RECIPE)
     with monkeypatch.context() as patch:
         patch.setattr(training.RunFolder, "save", save_then_die)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             training.train(recipe, data, tmp_path / "run", verbose=False)
     assert not (tmp_path / "run" / "preset").exists()
     model = training.train(recipe, data, tmp_path / "run", verbose=False)

@@ -25,16 +25,16 @@ def check_sheet(path):
 
 def check_arrays(path):
     """Returns `path` as a `Path`; an error unless `write_arrays` can make this new file."""
-    from haim_tf import evaluation
+    from haim_tf import files
 
     if Path(path).suffix != ".npz":
         raise ValueError(f"arrays are written to a file that ends in .npz, got {path}")
-    return evaluation.check_new_file(path)
+    return files.check_new_file(path)
 
 
 def write_arrays(path, **arrays):
     """Writes a compressed `.npz` file of the arrays that are not `None`."""
-    from haim_tf import evaluation
+    from haim_tf import files
 
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    evaluation.write_file(path, lambda file: np.savez_compressed(file, **arrays))
+    files.write_file(path, lambda file: np.savez_compressed(file, **arrays))

@@ -16,9 +16,9 @@ flags.DEFINE_string("output", None, "JSON file for the figures, a new one.")
 
 
 def main(argv):
-    from haim_tf import data, evaluation, presets
+    from haim_tf import data, evaluation, files, presets
 
-    output = evaluation.check_new_file(FLAGS.output) if FLAGS.output else None
+    output = files.check_new_file(FLAGS.output) if FLAGS.output else None
     model = presets.load(FLAGS.model)
     images = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
     report = evaluation.evaluate(
@@ -32,7 +32,7 @@ def main(argv):
     report = {"model": FLAGS.model, "split": FLAGS.split, **report}
     print(table(report))
     if output:
-        evaluation.write_json(output, report)
+        files.write_json(output, report)
 
 
 def table(report):

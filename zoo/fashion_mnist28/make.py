@@ -2,14 +2,12 @@
 
     python zoo/fashion_mnist28/make.py RUN FLAT MEASURED
 
-RUN is the output folder of the recipe; MEASURED holds what these wrote (`val.npz`, `train.npz`: images, labels):
+RUN and FLAT are output folders of the recipe and of its variant `flat`; MEASURED holds what these wrote:
 
     haim_tf evaluate --model=RUN/preset --data=val.npz --output=MEASURED/evaluation.json
     haim_tf evaluate --model=FLAT/preset --data=val.npz --output=MEASURED/flat.json
-    python benchmarks/classification_accuracy_score.py --model=RUN/preset --data=train.npz --val_data=val.npz \\
-        --output=MEASURED/classification_accuracy_score.json
-
-FLAT is the output folder of the recipe's variant `flat`.
+    python benchmarks/classification_accuracy_score.py --model=RUN/preset --data=train.npz \\
+        --val_data=val.npz --output=MEASURED/classification_accuracy_score.json
 """
 
 import json
@@ -49,7 +47,7 @@ def main(run, flat_run, measured):
             "command": "haim_tf train --config=fashion_mnist28 --data=fashion_mnist --output=RUN",
             "cost": f"{training.pop('hours')} hours on two CPU cores, shared with the baseline's run",
             **training,
-            "baseline": "the same command with --variant=flat: no codes, the same blocks, batches and images seen",
+            "baseline": "the same command with --variant=flat: no codes; same blocks, batches, images seen",
         },
         "evaluation": evaluation,
         "metrics": [
@@ -78,13 +76,13 @@ def main(run, flat_run, measured):
         ],
         "limits": [
             "Only Fashion-MNIST's kind of pictures: grey, centred, on black.",
-            "Likelihoods are bounds, and leave a few percent to the flat model, which has no codes to pay for.",
+            "Likelihoods are bounds; a flat model, which has no codes to pay for, comes lower (above).",
             "Trained for under an hour on two CPU cores: fine texture and prints are often noise.",
         ],
         "pictures": {
             "samples.png": "Samples, a column a class, seed 0, temperature 1, none left out.",
-            "reconstructions.png": "Training images held out (top), and the auxiliary decoders' pictures of their "
-            "level 1 and level 2 codes.",
+            "reconstructions.png": "Held-out training images (top), and the auxiliary decoders' pictures "
+            "of their level 1 and level 2 codes.",
         },
     }
     model.save_to_preset(FOLDER, metadata=metadata, overwrite=True)
