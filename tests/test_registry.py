@@ -46,7 +46,7 @@ HIERARCHY = {
 CASES = {
     "MaskedConv2D": (
         layers.MaskedConv2D,
-        {"filters": 3, "kernel_size": [2, 3], "include_center": False},
+        {"filters": 3, "kernel_size": [2, 3], "include_center": False, "wrap": True},
         floats(2, 4, 5, 3),
     ),
     "CausalAttention2D": (

@@ -24,6 +24,8 @@ class MaskedConv2D(keras.layers.Layer):
         filters: number of output channels.
         kernel_size: `(kh, kw)`; `kh >= 1`, `kw` odd.
         include_center: whether a position sees its own input. `False` for the first layer of a network.
+        wrap: whether the taps left of a row's start are the end of the row above it, as in raster order, and
+            not zeros. Then every position but the first sees the one just before it (given `kw >= 3`).
 
     Shapes (`B` batch, `H, W` grid, `C` channels): input `(B, H, W, C)`, output `(B, H, W, filters)`.
 
@@ -40,11 +42,12 @@ class MaskedConv2D(keras.layers.Layer):
     models", 2017.
     """
 
-    def __init__(self, filters, kernel_size, include_center=True, **kwargs):
+    def __init__(self, filters, kernel_size, include_center=True, wrap=False, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = tuple(kernel_size)
         self.include_center = include_center
+        self.wrap = wrap
         height, width = self.kernel_size
         require_positive_integers(filters=filters)
         if height < 1 or width < 1 or width % 2 == 0:
@@ -73,12 +76,20 @@ class MaskedConv2D(keras.layers.Layer):
             )
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
+    def _pad_left(self, inputs):
+        """Rows with what stands left of their start put in front: zeros, or the end of the row above."""
+        padded = ops.pad(inputs, [[0, 0], [0, 0], [self.reach, 0], [0, 0]])
+        if not (self.wrap and self.reach):
+            return padded
+        ends = ops.pad(padded[:, :-1, -self.reach :], [[0, 0], [1, 0], [0, 0], [0, 0]])
+        return ops.concatenate([ends, inputs], axis=2)
+
     def call(self, inputs):
         height, width = self.kernel_size
+        inputs = self._pad_left(inputs)
         if height == 1:
             kernel = ops.convert_to_tensor(self.kernel_row)
             right = 0 if self.include_center else 1
-            inputs = ops.pad(inputs, [[0, 0], [0, 0], [self.reach, 0], [0, 0]])
             inputs = inputs[:, :, : inputs.shape[2] - right] if right else inputs
         else:
             # One convolution over all rows: its few zero taps cost less than a second pass over the input.
@@ -87,9 +98,9 @@ class MaskedConv2D(keras.layers.Layer):
             if self.row_taps:
                 row = ops.pad(ops.convert_to_tensor(self.kernel_row), missing)
                 kernel = ops.concatenate([kernel, row], axis=0)
-                inputs = ops.pad(inputs, [[0, 0], [height - 1, 0], [self.reach, self.reach], [0, 0]])
             else:
-                inputs = ops.pad(inputs[:, :-1], [[0, 0], [height - 1, 0], [self.reach, self.reach], [0, 0]])
+                inputs = inputs[:, :-1]
+            inputs = ops.pad(inputs, [[0, 0], [height - 1, 0], [0, self.reach], [0, 0]])
         return ops.conv(inputs, kernel, padding="valid") + ops.convert_to_tensor(self.bias)
 
     def init_cache(self, batch_size, width):
@@ -106,12 +117,16 @@ class MaskedConv2D(keras.layers.Layer):
         """Takes the row just written into the finished rows; returns the cache of the next row."""
         rows, row = cache["rows"], cache["row"]
         bias = ops.cast(ops.convert_to_tensor(self.bias), self.compute_dtype)
+        fresh = ops.zeros_like(row)
+        if self.wrap and self.reach:
+            end = row[:, self.reach : row.shape[1] - self.reach][:, -self.reach :]
+            fresh = ops.slice_update(fresh, (0, self.reach - end.shape[1], 0), end)
         if self.kernel_above is None:
-            return {"rows": rows, "row": ops.zeros_like(row), "above": ops.zeros_like(cache["above"]) + bias}
+            return {"rows": rows, "row": fresh, "above": ops.zeros_like(cache["above"]) + bias}
         rows = ops.concatenate([rows[:, 1:], row[:, None]], axis=1)
         kernel = ops.cast(ops.convert_to_tensor(self.kernel_above), self.compute_dtype)
         above = ops.conv(rows, kernel, padding="valid")[:, 0] + bias
-        return {"rows": rows, "row": ops.zeros_like(row), "above": above}
+        return {"rows": rows, "row": fresh, "above": above}
 
     def write(self, cache, inputs, column):
         """Stores the inputs `(B, C)` of one position of the current row."""
@@ -139,4 +154,5 @@ class MaskedConv2D(keras.layers.Layer):
             "filters": self.filters,
             "kernel_size": list(self.kernel_size),
             "include_center": self.include_center,
+            "wrap": self.wrap,
         }

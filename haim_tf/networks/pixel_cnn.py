@@ -97,7 +97,15 @@ class PixelCNN(keras.layers.Layer):
         self.embed = None
         if not self.pixels:
             self.embed = keras.layers.Embedding(likelihood.num_values, width, dtype=policy, name="embed")
-        self.first = MaskedConv2D(width, first_kernel, include_center=False, dtype=policy, name="first")
+        # Attention sees all earlier inputs only if each position's hidden state holds the input just before.
+        self.first = MaskedConv2D(
+            width,
+            first_kernel,
+            include_center=False,
+            wrap=bool(self.attention),
+            dtype=policy,
+            name="first",
+        )
         self.block_layers = [
             GatedResidualBlock(
                 width,

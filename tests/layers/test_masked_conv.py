@@ -82,17 +82,35 @@ def test_sees_exactly_its_receptive_field(kernel_size, include_center, dependenc
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("kernel_size,include_center", KERNELS)
+def test_wrapped_sees_the_end_of_the_row_above_left_of_a_row(kernel_size, include_center, dependence):
+    height, width = 5, 6
+    expected = np.zeros((height * width, height * width), bool)
+    for p in range(height * width):
+        for dr, dc in taps(kernel_size, include_center):
+            r, c = p // width + dr, p % width + dc
+            if c < 0:
+                r, c = r - 1, c + width
+            if 0 <= r and c < width:
+                expected[p, r * width + c] = True
+    layer = MaskedConv2D(3, kernel_size, include_center, wrap=True)
+    np.testing.assert_array_equal(dependence(layer, (height, width, 2)), expected)
+    if kernel_size[1] > 1:
+        assert expected[np.arange(1, height * width), np.arange(height * width - 1)].all()
+
+
 @hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
 @hypothesis.given(
     kernel=st.tuples(st.integers(1, 4), st.sampled_from([1, 3, 5])),
     include_center=st.booleans(),
+    wrap=st.booleans(),
     grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     channels=st.integers(1, 3),
     batch_size=st.integers(1, 2),
 )
-def test_incremental_equals_parallel(kernel, include_center, grid, channels, batch_size):
+def test_incremental_equals_parallel(kernel, include_center, wrap, grid, channels, batch_size):
     hypothesis.assume(include_center or kernel != (1, 1))
-    layer = MaskedConv2D(3, kernel, include_center)
+    layer = MaskedConv2D(3, kernel, include_center, wrap)
     inputs = normal(batch_size, *grid, channels)
     layer.build(inputs.shape)
     layer.bias.assign([1.0, -2.0, 3.0])
