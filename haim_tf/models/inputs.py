@@ -80,6 +80,40 @@ def check_specification(images, labels, image_shape, num_classes):
         raise ValueError(f"labels must be integers of shape (B,), got {labels}")
 
 
+def checked_batches(batches, image_shape, num_classes):
+    """A `tf.data.Dataset` whose batches are checked as they come, by `check_images` and `check_labels`.
+
+    Args:
+        batches: a data set of images or (images, labels) that `check_specification` accepts.
+
+    Returns:
+        A data set of uint8 images, or of those and int32 labels. A batch with values out of range ends its
+        iteration in TensorFlow's own error, which `value_error` turns into a ValueError.
+    """
+    import tensorflow as tf
+
+    def check(images, labels=None):
+        images = check_images(images, image_shape)
+        return images if labels is None else (images, check_labels(labels, num_classes, len(images)))
+
+    def check_batch(*batch):
+        kinds = (tf.uint8, tf.int32)[: len(batch)]
+        checked = tf.numpy_function(check, batch, kinds if len(batch) > 1 else kinds[0], stateful=False)
+        checked = tf.nest.flatten(checked)
+        for part, given in zip(checked, batch, strict=True):
+            part.set_shape(given.shape)
+        return tuple(checked) if len(checked) > 1 else checked[0]
+
+    return batches.map(check_batch, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def value_error(error):
+    """The ValueError that a check inside a data set raised, from the TensorFlow error that it became."""
+    message = str(error)
+    start = message.find("ValueError: ")
+    return None if start < 0 else ValueError(message[start + len("ValueError: ") :].splitlines()[0])
+
+
 def check_codes(codes, shape, codebook_size):
     """Returns `codes` as int32 `(B, h, w)`; a ValueError where shape, dtype or range is wrong."""
     codes = np.asarray(codes)

@@ -117,11 +117,11 @@ class PartwiseTraining:
         """
         if not self.trainable_variables:
             raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
-        return super().fit(*self._checked(x, y), **kwargs)
+        return _with_value_errors(super().fit, *self._checked(x, y), **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
-        return super().evaluate(*self._checked(x, y), **kwargs)
+        return _with_value_errors(super().evaluate, *self._checked(x, y), **kwargs)
 
     def _checked(self, x, y):
         """Images and labels as Keras takes them; a ValueError where they do not fit the model."""
@@ -129,6 +129,7 @@ class PartwiseTraining:
             x, y = x
         if hasattr(x, "element_spec"):
             inputs.check_specification(*_unpack(x.element_spec), self.image_shape, self.num_classes)
+            x = inputs.checked_batches(x, self.image_shape, self.num_classes)
         elif isinstance(x, keras.utils.PyDataset):
             self._checked(*_unpack(x[0]))
         elif isinstance(x, (list, np.ndarray)) or hasattr(x, "__array__"):
@@ -207,6 +208,17 @@ class PartwiseTraining:
             return super().test_step(*state, (_pack(images, labels),))
         packed = _pack(images, labels)
         return self.compute_metrics(packed, None, self.call(packed, training=False))
+
+
+def _with_value_errors(function, *args, **kwargs):
+    """Calls a function that reads batches; what is wrong with a batch of a data set is a ValueError."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        found = inputs.value_error(error)
+        if isinstance(error, ValueError) or found is None:
+            raise
+        raise found from error
 
 
 def _tensorflow_step(model, images, labels):

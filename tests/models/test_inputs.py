@@ -177,6 +177,21 @@ def test_bad_data_sets(data, named, model):
             call(data)
 
 
+def test_data_sets_with_values_out_of_range(model):
+    model.compile()
+    before = [w.numpy() for w in model.trainable_variables]
+    for data, named in (
+        (data_set(IMAGES + 300.0, LABELS), "images must lie in 0..255, got values"),
+        (data_set(IMAGES * np.float64("nan"), LABELS), "images must be finite"),
+        (data_set(np.full(IMAGES.shape, 0.5), LABELS), "images must lie in 0..255, got floats of at most"),
+        (data_set(IMAGES, LABELS + 3), "labels must lie in 0..2, got values 3 to 3"),
+    ):
+        for call in (model.fit, model.evaluate):
+            with pytest.raises(ValueError, match=f"^{named}"):
+                call(data, verbose=0)
+    assert all((a == w.numpy()).all() for a, w in zip(before, model.trainable_variables, strict=True))
+
+
 def test_data_set_with_labels_not_wanted(flat):
     with pytest.raises(ValueError, match="takes batches of images without labels"):
         flat.fit(data_set(IMAGES, LABELS))
