@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import haim_tf
+from haim_tf import evaluation
 from haim_tf.models import DiscreteAutoencoder, HierarchicalModel
 
 RNG = np.random.default_rng(0)
@@ -195,7 +196,7 @@ def test_end_to_end_models_are_models():
     assert model.reconstruct(IMAGES[:2]).shape == (2, 8, 12, 1)
     with pytest.raises(ValueError, match="no auxiliary decoder"):
         model.reconstruct(IMAGES, decoder="auxiliary")
-    report = haim_tf.evaluation.evaluate(model, haim_tf.data.ImageData(IMAGES), reconstructions=0)
+    report = evaluation.evaluate(model, haim_tf.data.ImageData(IMAGES), reconstructions=0)
     assert report["levels"]["level_1"]["error_auxiliary"] is None
 
 
