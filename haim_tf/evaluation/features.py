@@ -47,7 +47,7 @@ def feature_layer(model, layer=None):
     if layer is not None and layer not in names:
         raise ValueError(f"the model has no layer {layer!r}; it has {names}")
     output = model.layers[-1].input if layer is None else model.get_layer(layer).output
-    return keras.Model(model.inputs, output)
+    return keras.Model(model.input, output)
 
 
 def inception_features(image_shape, weights="imagenet"):

@@ -147,7 +147,8 @@ class DiscreteAutoencoder(keras.Model):
 
     def reconstruct(self, codes):
         """The auxiliary decoder's grid x_{l-1} for codes x_l: pixels in -1..1, or likeliest lower codes."""
-        return self.decoder.reconstruct(self._decode(codes))
+        outputs = self._decode(codes)
+        return self.decoder.reconstruct(outputs)
 
     def sample(self, codes, seed=None):
         """As `reconstruct`, but drawn from the student's distribution (masked self-prediction only).
