@@ -105,12 +105,7 @@ def tables(runs, judge):
         for arm, found in runs.items():
             rows.append([arm, *(show(figures(found, path), spec) for _, path, spec in columns)])
         if columns is SAMPLES:
-            reference = [
-                judge.get("accuracy"),
-                judge.get("frechet_distance"),
-                judge.get("precision"),
-                judge.get("recall"),
-            ]
+            reference = [judge[name] for name in ("accuracy", "frechet_distance", "precision", "recall")]
             cells = [format(v, spec) for v, (_, _, spec) in zip(reference, columns, strict=False)]
             rows.append(["(real training images)", *cells, ""])
         lines += [f"## {title}", "", *table(rows), ""]

@@ -109,7 +109,8 @@ def test_the_repositorys_page_can_be_filled(page, tmp_path):
     assert text.count(page.BEGIN) == text.count(page.END) == 1
     broken = tmp_path / "page.md"
     broken.write_text("# Evidence\n")
-    (tmp_path / "judge.json").write_text(json.dumps({"num_train": 1, "num_val": 1}))
+    judge = dict.fromkeys(("num_train", "num_val", "accuracy", "frechet_distance", "precision", "recall"), 1)
+    (tmp_path / "judge.json").write_text(json.dumps(judge))
     settings = {
         "arms": {},
         "seeds": [0],
