@@ -146,9 +146,12 @@ def measure_model(model, settings, seed, train, val, judge, folder):
     report = evaluation.evaluate(
         model, val, seed=seed, reconstructions=settings["reconstructions"], verbose=False
     )
+    if not model.num_levels:
+        del report["bits_per_dim"]["prior"]  # It is the total, and no price of codes.
     cost = presets.read(folder / "preset")[1]["training"]["hours"]
     parameters = {name: part.count_params() for name, part in model.parts.items()}
-    return {**report, "parameters": parameters, "training_hours": cost}
+    used = sum(count for name, count in parameters.items() if not name.startswith("teacher"))
+    return {**report, "parameters": parameters, "parameters_in_use": used, "training_hours": cost}
 
 
 def measure_codes(model, settings, seed, train, val, judge, folder):

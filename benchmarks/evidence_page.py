@@ -34,6 +34,7 @@ SAMPLES = [
     ("Frechet distance", ("samples", "frechet_distance"), ".3f"),
     ("precision", ("samples", "precision"), ".3f"),
     ("recall", ("samples", "recall"), ".3f"),
+    ("parameters, teacher apart", ("model", "parameters_in_use"), ",.0f"),
     ("training, hours", ("model", "training_hours"), ".2f"),
 ]
 
@@ -107,7 +108,7 @@ def tables(runs, judge):
         if columns is SAMPLES:
             reference = [judge[name] for name in ("accuracy", "frechet_distance", "precision", "recall")]
             cells = [format(v, spec) for v, (_, _, spec) in zip(reference, columns, strict=False)]
-            rows.append(["(real training images)", *cells, ""])
+            rows.append(["(real training images)", *cells, "", ""])
         lines += [f"## {title}", "", *table(rows), ""]
     return lines
 

@@ -173,6 +173,10 @@ class MaskedSelfPredictionDecoder(keras.layers.Layer):
     cross-entropy against the teacher's distribution, through which no gradient passes. The wider the window,
     the less local detail is in that distribution and so in the codes.
 
+    Inside a `HierarchicalModel` the teacher is a part of its own, `teacher_1` at level 1, trained together
+    with the student by default. To train it first, freeze every other part, then `freeze("teachers")`;
+    `without_teachers()` gives the model without it.
+
     NOTE: the paper says of this decoder that it is trained to predict not the input but the output of
     another network, which predicts each position from an input with a window around that position masked
     out, and that larger windows drop more detail; it leaves open that network's architecture, its
