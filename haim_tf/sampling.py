@@ -100,7 +100,9 @@ class Sampler:
             noise,
             ops.convert_to_tensor(np.broadcast_to(temperature, count), "float32"),
             ops.convert_to_tensor(np.broadcast_to(top_p, count), "float32"),
-            None if codes is None else ops.convert_to_tensor(codes, "int32"),
+            None
+            if codes is None
+            else ops.convert_to_tensor(codes, "float32" if self.network.code_dim else "int32"),
             None if labels is None else ops.convert_to_tensor(labels, "int32"),
         )
         return ops.convert_to_numpy(grid), ops.convert_to_numpy(log_prob)

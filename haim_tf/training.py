@@ -217,9 +217,9 @@ def _save_pictures(model, images, run, stage, step):
     trained = model.parts_named(run.recipe["stages"][stage]["train"] or model.parts)
     originals = images.images[np.arange(min(16, len(images)))]
     rows = [originals]
-    for level in range(1, model.num_levels + 1):
+    for level in filter(model.has_auxiliary, range(1, model.num_levels + 1)):
         rows.append(model.reconstruct(originals, level=level, decoder="auxiliary"))
-    if model.num_levels:
+    if len(rows) > 1:
         run.save_picture("reconstructions", np.concatenate(rows), len(originals), step)
     if "prior" in trained and keras.backend.backend() == "tensorflow":
         run.save_picture("samples", model.sample(64, seed=run.recipe["seed"]), 8, step)

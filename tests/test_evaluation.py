@@ -9,6 +9,7 @@ import pytest
 
 from haim_tf import HierarchicalModel, evaluation
 from haim_tf.data import ImageData
+from haim_tf.evaluation import report as report_module
 
 NETWORK = {"width": 8, "blocks": 1}
 NUM = 10
@@ -105,13 +106,13 @@ def test_reconstruction_errors_are_those_of_reconstruct(model, data, report):
         figures = report["levels"][f"level_{level}"]
         images = model.reconstruct(data.images, level=level, decoder="auxiliary")
         assert figures["error_auxiliary"] == pytest.approx(error(images, data.images))
-    drawn = evaluation._choose(NUM, 3, 5)
+    drawn = report_module._choose(NUM, 3, 5)
     images = model.reconstruct(data.images[drawn], level=2, seed=5)
     assert report["levels"]["level_2"]["error_main"] == pytest.approx(error(images, data.images[drawn]))
 
 
 def test_shuffled_codes_are_another_images(model, data, report):
-    partners = evaluation._others(NUM, 5)
+    partners = report_module._others(NUM, 5)
     grids = [data.images, *model.encode(data.images)]
     for level, decoder in enumerate(model.decoders, start=1):
         lower = grids[level - 1].astype("int32")
@@ -137,11 +138,11 @@ def test_shuffling_does_not_matter_to_decoders_that_ignore_codes(data):
 @pytest.mark.parametrize("count", [2, 3, 50])
 def test_the_exchange_of_codes_leaves_no_image_its_own(count):
     for seed in range(10):
-        partners = evaluation._others(count, seed)
+        partners = report_module._others(count, seed)
         assert sorted(partners) == list(range(count))
         assert (partners != np.arange(count)).all()
-    assert (evaluation._others(50, 0) == evaluation._others(50, 0)).all()
-    assert (evaluation._others(50, 0) != evaluation._others(50, 1)).any()
+    assert (report_module._others(50, 0) == report_module._others(50, 0)).all()
+    assert (report_module._others(50, 0) != report_module._others(50, 1)).any()
 
 
 def test_a_subset_is_a_seeded_draw(model, data):
@@ -150,7 +151,7 @@ def test_a_subset_is_a_seeded_draw(model, data):
 
     first = measure(1)
     assert first["num"] == 4
-    drawn = evaluation._choose(NUM, 4, 1)
+    drawn = report_module._choose(NUM, 4, 1)
     assert (np.diff(drawn) > 0).all()
     bits = model.bits_per_dim(data.images[drawn], data.labels[drawn])
     assert first["bits_per_dim"]["total"] == pytest.approx(bits.mean(), rel=1e-5)

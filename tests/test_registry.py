@@ -33,6 +33,14 @@ LEVEL = {
     "commitment": 0.5,
     "decoder": {"width": 4, "blocks": 1, "heads": 2, "kernel_size": [2, 3], "dropout": 0.1},
 }
+MASKED = {
+    "kind": "masked_self_prediction",
+    "window": 3,
+    "bins": 8,
+    "positions": 5,
+    "teacher_width": 4,
+    "teacher_blocks": 1,
+}
 HIERARCHY = {
     "image_shape": [4, 8, 1],
     "levels": [LEVEL],
@@ -94,6 +102,34 @@ CASES = {
         {"upsampling": 2, "width": 4, "blocks": 1, "channels": None, "codebook_size": 5},
         floats(2, 2, 3, 4),
     ),
+    "MaskedSelfPredictionDecoder": (
+        networks.MaskedSelfPredictionDecoder,
+        {
+            "upsampling": 2,
+            "width": 4,
+            "blocks": 1,
+            "channels": 3,
+            "codebook_size": None,
+            "window": 3,
+            "bins": 8,
+            "positions": 5,
+            "teacher": True,
+            "teacher_width": 4,
+            "teacher_blocks": 1,
+            "seed": 1,
+        },
+        floats(2, 2, 3, 4),
+    ),
+    "MaskedSelfPredictionTeacher": (
+        networks.MaskedSelfPredictionTeacher,
+        {"window": 3, "width": 4, "blocks": 1, "kernel_size": 5, "channels": 3, "bins": 8},
+        floats(2, 4, 6, 3),
+    ),
+    "MaskedSelfPredictionTeacher of codes": (
+        networks.MaskedSelfPredictionTeacher,
+        {"window": 1, "width": 4, "blocks": 1, "codebook_size": 5},
+        ints(5, 2, 4, 6),
+    ),
     "PixelCNN": (
         networks.PixelCNN,
         {
@@ -112,6 +148,18 @@ CASES = {
         },
         {"x": ints(100, 2, 4, 6, 3), "codes": ints(5, 2, 2, 3), "labels": ints(3, 2)},
     ),
+    "PixelCNN of code vectors": (
+        networks.PixelCNN,
+        {
+            "likelihood": Categorical(5),
+            "width": 4,
+            "blocks": 1,
+            "codebook_size": 5,
+            "condition_width": 3,
+            "code_dim": 2,
+        },
+        {"x": ints(5, 2, 4, 6), "codes": floats(2, 4, 6, 2)},
+    ),
     "PixelCNN of codes": (
         networks.PixelCNN,
         {"likelihood": Categorical(5), "width": 4, "blocks": 1},
@@ -126,6 +174,18 @@ CASES = {
         models.DiscreteAutoencoder,
         {k: v for k, v in LEVEL.items() if k != "decoder"} | {"channels": None, "lower_codebook_size": 5},
         ints(5, 2, 4, 6),
+    ),
+    "DiscreteAutoencoder with a teacher": (
+        models.DiscreteAutoencoder,
+        {k: v for k, v in LEVEL.items() if k != "decoder"}
+        | {"channels": 3, "lower_codebook_size": None, "auxiliary": MASKED},
+        floats(2, 4, 6, 3),
+    ),
+    "HierarchicalModel with a teacher, and end to end": (
+        models.HierarchicalModel,
+        HIERARCHY
+        | {"levels": [LEVEL | {"auxiliary": MASKED}, LEVEL | {"auxiliary": {"kind": "end_to_end"}}]},
+        {"images": ints(256, 2, 4, 8, 1).astype("uint8"), "labels": ints(3, 2)},
     ),
     "HierarchicalModel": (
         models.HierarchicalModel,

@@ -49,7 +49,7 @@ def table(report):
                 f"{level['capacity_bits']:.0f}",
                 f"{level['perplexity']:.1f}",
                 f"{level['active_fraction']:.1%}",
-                f"{level['error_auxiliary']:.4f}",
+                _number(level["error_auxiliary"], ".4f"),
                 _number(level["error_main"], ".4f"),
             ]
         rows.append(row + [""] * (len(rows[0]) - len(row)))

@@ -1,19 +1,28 @@
 """One level's autoencoder: encoder, vector quantizer and auxiliary decoder."""
 
+import inspect
+
 import keras
 
 from haim_tf.layers.vector_quantizer import VectorQuantizer
 from haim_tf.networks.auxiliary import FeedForwardDecoder
 from haim_tf.networks.encoder import Encoder
+from haim_tf.networks.masked_self_prediction import MaskedSelfPredictionDecoder
+
+DECODERS = {"feed_forward": FeedForwardDecoder, "masked_self_prediction": MaskedSelfPredictionDecoder}
+# No decoder at all: the main decoder trains the codes. For comparison with what the paper proposes.
+END_TO_END = "end_to_end"
+# Arguments of a decoder that follow from the autoencoder.
+NOT_CONFIGURED = {"self", "upsampling", "width", "blocks", "channels", "codebook_size", "kwargs"}
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
 class DiscreteAutoencoder(keras.Model):
     """Turns a grid x_{l-1} into a coarser grid of codes x_l, trained by its auxiliary decoder alone.
 
-    The loss is the auxiliary decoder's (squared error on pixels, cross-entropy on lower codes) plus
-    `commitment` times the mean squared distance of queries to their code vectors. `compile()` and `fit(x)`
-    train it by itself; inside a `HierarchicalModel` it is a part.
+    The loss is the auxiliary decoder's (for feed-forward: squared error on pixels, cross-entropy on lower
+    codes) plus `commitment` times the mean squared distance of queries to their code vectors. `compile()` and
+    `fit(x)` train it by itself; inside a `HierarchicalModel` it is a part.
 
     NOTE: it always computes in float32. Half-precision distances change a few percent of the codes, and
     everything above a level must see the same codes in training and in use.
@@ -26,6 +35,11 @@ class DiscreteAutoencoder(keras.Model):
         channels: `C` of the pixels in -1..1 that it encodes (level 1), or `None`.
         lower_codebook_size: codebook size of the codes that it encodes (levels above 1), or `None`.
         commitment: weight of the commitment loss.
+        auxiliary: the auxiliary decoder, a dict: its `kind`, `"feed_forward"` (the default) or
+            `"masked_self_prediction"`, and further arguments of `MaskedSelfPredictionDecoder` (`window`,
+            `bins`, `positions`, ...). The kind `"end_to_end"` is no model of the paper but what it argues
+            against, for comparison: there is no auxiliary decoder, and inside a `HierarchicalModel` the
+            level's main decoder, reading the code vectors, trains the codes.
 
     Shapes: input float `(B, H, W, C)` or int `(B, H, W)`; codes int32 `(B, h, w)`.
 
@@ -48,6 +62,7 @@ class DiscreteAutoencoder(keras.Model):
         channels=None,
         lower_codebook_size=None,
         commitment=0.25,
+        auxiliary=None,
         **kwargs,
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -60,6 +75,7 @@ class DiscreteAutoencoder(keras.Model):
             "channels": channels,
             "lower_codebook_size": lower_codebook_size,
             "commitment": commitment,
+            "auxiliary": None if auxiliary is None else dict(auxiliary),
         }
         self.channels = channels
         self.lower_codebook_size = lower_codebook_size
@@ -68,28 +84,62 @@ class DiscreteAutoencoder(keras.Model):
             downsampling, width, blocks, code_dim, lower_codebook_size, dtype="float32", name="encoder"
         )
         self.quantizer = VectorQuantizer(codebook_size, code_dim, dtype="float32", name="quantizer")
-        self.decoder = FeedForwardDecoder(
-            downsampling,
-            width,
-            blocks,
+        self.decoder = _auxiliary_decoder(
+            auxiliary or {},
+            upsampling=downsampling,
+            width=width,
+            blocks=blocks,
             channels=channels,
             codebook_size=lower_codebook_size,
-            dtype="float32",
-            name="decoder",
         )
+        if not self.trains:
+            for layer in self.layers_but_teacher:
+                layer.trainable = False
+
+    @property
+    def teacher(self):
+        """The auxiliary decoder's teacher, which is trained apart from the rest, or `None`."""
+        return getattr(self.decoder, "teacher", None)
+
+    @property
+    def end_to_end(self):
+        """Whether there is no auxiliary decoder, and the main decoder is to train the codes."""
+        return self.decoder is None
+
+    @property
+    def trains(self):
+        """Whether there is what its loss takes: not where the decoder's teacher was dropped."""
+        return self.teacher is not None or not isinstance(self.decoder, MaskedSelfPredictionDecoder)
+
+    @property
+    def layers_but_teacher(self):
+        """What the autoencoder's loss trains."""
+        layers = [self.encoder, self.quantizer, self.decoder]
+        if isinstance(self.decoder, MaskedSelfPredictionDecoder):
+            layers[2:] = [self.decoder.student, self.decoder.to_logits]
+        return [layer for layer in layers if layer]
 
     def build(self, input_shape):
         code_vectors = (None, None, None, self.quantizer.code_dim)
         self.encoder.build(input_shape)
         self.quantizer.build(code_vectors)
-        self.decoder.build(code_vectors)
+        if self.decoder:
+            self.decoder.build(code_vectors)
 
     def call(self, inputs, training=False):
-        """Returns a dict: `codes`, `outputs` of the auxiliary decoder and the scalar `loss`."""
+        """Returns a dict: `codes`, their `code_vectors`, the scalar `loss`; `outputs` of the auxiliary
+        decoder where there is one; and `teacher_loss` where there is a teacher."""
         quantized = self.quantizer(self.encoder(inputs), training=training)
+        commitment = self.commitment * quantized["commitment"]
+        found = {name: quantized[name] for name in ("codes", "code_vectors")}
+        if self.end_to_end:
+            return {**found, "loss": commitment}
         outputs = self.decoder(quantized["code_vectors"])
-        loss = self.decoder.loss(outputs, inputs) + self.commitment * quantized["commitment"]
-        return {"codes": quantized["codes"], "outputs": outputs, "loss": loss}
+        if self.teacher:
+            loss, found["teacher_loss"] = self.decoder.losses(outputs, inputs, training)
+        else:
+            loss = self.decoder.loss(outputs, inputs)
+        return {**found, "outputs": outputs, "loss": loss + commitment}
 
     def encode(self, inputs):
         """Codes x_l, int32 `(B, h, w)`, of a batch of grids x_{l-1}."""
@@ -97,10 +147,47 @@ class DiscreteAutoencoder(keras.Model):
 
     def reconstruct(self, codes):
         """The auxiliary decoder's grid x_{l-1} for codes x_l: pixels in -1..1, or likeliest lower codes."""
-        return self.decoder.reconstruct(self.decoder(self.quantizer.lookup(codes)))
+        outputs = self._decode(codes)
+        return self.decoder.reconstruct(outputs)
+
+    def sample(self, codes, seed=None):
+        """As `reconstruct`, but drawn from the student's distribution (masked self-prediction only).
+
+        Args:
+            codes: int `(B, h, w)`.
+            seed: an int, a `keras.random.SeedGenerator`, or `None`.
+        """
+        if not isinstance(self.decoder, MaskedSelfPredictionDecoder):
+            raise ValueError("only a masked self-prediction decoder has a distribution to sample from")
+        return self.decoder.sample(self._decode(codes), seed)
+
+    def _decode(self, codes):
+        if self.end_to_end:
+            raise ValueError("codes trained end to end have no auxiliary decoder to reconstruct with")
+        return self.decoder(self.quantizer.lookup(codes))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return y_pred["loss"]
+        return y_pred["loss"] + y_pred.get("teacher_loss", 0.0)
 
     def get_config(self):
         return {**super().get_config(), **self._arguments}
+
+
+def _auxiliary_decoder(arguments, **fixed):
+    """The decoder that a configuration describes; a ValueError names what is wrong with it."""
+    arguments = dict(arguments)
+    kind = arguments.pop("kind", "feed_forward")
+    if kind != END_TO_END and kind not in DECODERS:
+        raise ValueError(
+            f"the kind of an auxiliary decoder is one of {[*DECODERS, END_TO_END]}, got {kind!r}"
+        )
+    accepted = set()
+    if kind in DECODERS:
+        accepted = set(inspect.signature(DECODERS[kind].__init__).parameters) - NOT_CONFIGURED
+    if unknown := sorted(set(arguments) - accepted):
+        raise ValueError(
+            f"a {kind} auxiliary decoder takes the arguments {sorted(accepted)}, got unknown ones: {unknown}"
+        )
+    if kind == END_TO_END:
+        return None
+    return DECODERS[kind](**fixed, **arguments, dtype="float32", name="decoder")

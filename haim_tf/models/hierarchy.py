@@ -31,8 +31,9 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
         image_shape: `(H, W, C)`, `C` 1 or 3.
         levels: a list of dicts, finest first; each holds `downsampling`, `codebook_size`, `code_dim`,
             `width`, `blocks` (see `DiscreteAutoencoder`) and `decoder`, a dict of `PixelCNN` arguments
-            (`width`, `blocks`, `kernel_size`, `attention`, ...). An empty list gives a flat, code-free
-            autoregressive model of the pixels.
+            (`width`, `blocks`, `kernel_size`, `attention`, ...); and may hold `commitment` and `auxiliary`,
+            which says what the codes are learned by. An empty list gives a flat, code-free autoregressive
+            model of the pixels.
         prior: a dict of `PixelCNN` arguments.
         num_classes: number of labels y of a class-conditional model, or `None`.
         pixel_likelihood: `"logistic_mixture"`, or `"categorical"` (256 values; `C` = 1 only).
@@ -117,6 +118,7 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
                     decoder,
                     codebook_size=lower,
                     upsampling=factor,
+                    code_dim=level["code_dim"] if self.autoencoders[-1].end_to_end else None,
                     dtype=policy,
                     name=f"decoder_{i}",
                 )
@@ -181,15 +183,23 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
     def _log_probs(self, images, labels):
         grids = [self.elements(images), *self._encode(images)]
         parts = [
-            decoder.log_prob(lower, codes=codes)
-            for decoder, lower, codes in zip(self.decoders, grids[:-1], grids[1:], strict=True)
+            decoder.log_prob(lower, codes=self.decoder_condition(codes, level))
+            for level, (decoder, lower, codes) in enumerate(
+                zip(self.decoders, grids[:-1], grids[1:], strict=True), start=1
+            )
         ]
         parts.append(self.prior.log_prob(grids[-1], labels=labels))
         return ops.stack([ops.sum(part, axis=(1, 2)) for part in parts], axis=1)
 
     def _log_probs_given_codes(self, lower, codes, level):
         lower = self.elements(lower) if level == 1 else lower
+        codes = self.decoder_condition(codes, level)
         return ops.sum(self.decoders[level - 1].log_prob(lower, codes=codes), axis=(1, 2))
+
+    def decoder_condition(self, codes, level):
+        """What the main decoder of `level` reads of the codes: themselves, or end to end their vectors."""
+        autoencoder = self.autoencoders[level - 1]
+        return autoencoder.quantizer.lookup(codes) if autoencoder.end_to_end else codes
 
     def _auxiliary(self, codes, level):
         for i in range(level, 0, -1):
@@ -326,6 +336,10 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
             return self._run("_auxiliary", codes, level)
         return self.decode(codes, level=level, seed=seed, **sampling)
 
+    def has_auxiliary(self, level):
+        """Whether the codes of a level, and all below, have auxiliary decoders to reconstruct with."""
+        return not any(autoencoder.end_to_end for autoencoder in self.autoencoders[:level])
+
     def sampler(self, index):
         """The compiled `Sampler` of network `index` (0 the finest decoder, `num_levels` the prior)."""
         if ("sampler", index) not in self._programs:
@@ -359,13 +373,27 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
                     seeds[rows],
                     temperature[index],
                     top_p[index],
-                    codes=grid if index < self.num_levels else None,
+                    codes=self.decoder_condition(grid, index + 1) if index < self.num_levels else None,
                     labels=labels[rows] if index == self.num_levels and labels is not None else None,
                 )
                 if bar:
                     bar.add(1)
             images.append(grid.astype("uint8"))
         return np.concatenate(images)[:num].reshape(num, *self.image_shape)
+
+    def without_teachers(self):
+        """A copy that lacks the teachers of masked self-prediction: smaller, alike in everything but training
+        the codes of their levels, which are frozen."""
+        levels = [dict(level) for level in self.get_config()["levels"]]
+        for level, autoencoder in zip(levels, self.autoencoders, strict=True):
+            if autoencoder.teacher:
+                level["auxiliary"] = {**level["auxiliary"], "teacher": False}
+        model = type(self).from_config({**self.get_config(), "levels": levels})
+        for name, part in model.parts.items():
+            for ours, theirs in zip(part.weights, self.parts[name].weights, strict=True):
+                ours.assign(theirs)
+        model.class_names = self.class_names
+        return model
 
     def save_to_preset(self, folder, **options):
         """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
@@ -379,16 +407,16 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
 
 LEVEL_KEYS = ("downsampling", "codebook_size", "code_dim", "width", "blocks", "decoder")
 # Arguments of a `PixelCNN` that follow from the hierarchy.
-NOT_CONFIGURED = {"self", "likelihood", "codebook_size", "upsampling", "num_classes", "kwargs"}
+NOT_CONFIGURED = {"self", "likelihood", "codebook_size", "upsampling", "num_classes", "code_dim", "kwargs"}
 
 
 def _split_level(index, level):
     """A level's autoencoder arguments and its decoder's; a ValueError for keys missing or unknown."""
     missing = [key for key in LEVEL_KEYS if key not in level]
-    unknown = [key for key in level if key not in (*LEVEL_KEYS, "commitment")]
+    unknown = [key for key in level if key not in (*LEVEL_KEYS, "commitment", "auxiliary")]
     if missing or unknown:
         raise ValueError(
-            f"level {index} must have the keys {LEVEL_KEYS} and may have 'commitment'; "
+            f"level {index} must have the keys {LEVEL_KEYS} and may have 'commitment' and 'auxiliary'; "
             f"missing: {missing}, unknown: {unknown}"
         )
     require_positive_integers(downsampling=level["downsampling"])

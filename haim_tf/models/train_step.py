@@ -7,15 +7,20 @@ import numpy as np
 from keras import ops
 
 from haim_tf.models import inputs
+from haim_tf.networks.masked_self_prediction import MaskedSelfPredictionDecoder
 
 
 class PartwiseTraining:
     """Mixin that gives `HierarchicalModel` its `compile`, `fit`, `freeze` and custom `train_step`.
 
-    A part is an autoencoder, a main decoder or the prior: `autoencoder_1`, `decoder_1`, ..., `prior`. All
-    are trained at once by default, each by its own loss: codes go through `stop_gradient` to the main
-    decoder, to the next level and to the prior, so that no part's loss moves another part. On TensorFlow
-    gradients are clipped part by part; elsewhere Keras' own step optimises the same sum of losses.
+    A part is an autoencoder, the teacher of its auxiliary decoder where that has one, a main decoder or
+    the prior: `autoencoder_1`, `teacher_1`, `decoder_1`, ..., `prior`. All are trained at once by default,
+    each by its own loss: codes go through `stop_gradient` to the main decoder, to the next level and to the
+    prior, so that no part's loss moves another part. On TensorFlow gradients are clipped part by part;
+    elsewhere Keras' own step optimises the same sum of losses.
+
+    NOTE: only where a level is trained end to end, for comparison, does the gradient of its main decoder pass
+    to its autoencoder, whose own loss is the commitment alone.
     """
 
     def _prepare_training(self):
@@ -35,15 +40,21 @@ class PartwiseTraining:
             zip(self.autoencoders, self.decoders, strict=True), start=1
         ):
             parts[f"autoencoder_{i}"] = autoencoder
+            if isinstance(autoencoder.decoder, MaskedSelfPredictionDecoder):
+                parts[f"autoencoder_{i}"] = _Layers(autoencoder.layers_but_teacher)
+            if autoencoder.teacher:
+                parts[f"teacher_{i}"] = autoencoder.teacher
             parts[f"decoder_{i}"] = decoder
         return {**parts, "prior": self.prior}
 
     def parts_named(self, names):
-        """Part names of a mix of part names and groups: "codes", "decoders", "prior", "level_1", ..."""
+        """Part names of a mix of part names and groups: "codes" (teachers and all), "teachers", "decoders",
+        "prior", "level_1", ..."""
         groups = {name: [name] for name in self.parts}
         for i in range(1, self.num_levels + 1):
-            groups[f"level_{i}"] = [f"autoencoder_{i}", f"decoder_{i}"]
-        groups["codes"] = [name for name in self.parts if name.startswith("autoencoder")]
+            groups[f"level_{i}"] = [name for name in self.parts if name.endswith(f"_{i}")]
+        groups["codes"] = [name for name in self.parts if name.startswith(("autoencoder", "teacher"))]
+        groups["teachers"] = [name for name in self.parts if name.startswith("teacher")]
         groups["decoders"] = [name for name in self.parts if name.startswith("decoder")]
         for name in names:
             if name not in groups:
@@ -51,7 +62,8 @@ class PartwiseTraining:
         return {part for name in names for part in groups[name]}
 
     def freeze(self, *names):
-        """Keeps parts from being trained: "codes" (all autoencoders), "decoders", "prior", "level_1", ...
+        """Keeps parts from being trained: "codes" (all autoencoders), "teachers", "decoders", "prior",
+        "level_1", ...
 
         Frozen parts' losses are not computed in training. Where the model was compiled, training goes on
         with a fresh optimizer state.
@@ -59,8 +71,9 @@ class PartwiseTraining:
         self._set_trainable(self.parts_named(names), False)
 
     def unfreeze(self, *names):
-        """Trains parts again: the named ones, or all."""
-        self._set_trainable(self.parts_named(names or self.parts), True)
+        """Trains parts again: the named ones, or all (but for autoencoders that have lost their teachers)."""
+        lost = {f"autoencoder_{i}" for i, a in enumerate(self.autoencoders, start=1) if not a.trains}
+        self._set_trainable(self.parts_named(names or set(self.parts) - lost), True)
 
     def _set_trainable(self, names, trainable):
         for name in names:
@@ -140,11 +153,11 @@ class PartwiseTraining:
     def losses_and_statistics(self, images, labels=None, training=False):
         """Every part's loss and what is worth watching, as scalars by name.
 
-        Losses: an autoencoder's is its auxiliary loss plus commitment; a network's its mean negative
-        log-likelihood in nats per element of its grid (pixels count each channel). In training, frozen
-        parts have no loss.
+        Losses: an autoencoder's is its auxiliary loss plus commitment; a teacher's and a network's its mean
+        negative log-likelihood in nats per element of its grid (pixels count each channel). In training,
+        frozen parts have no loss.
         """
-        losses, statistics, bits = {}, {}, []
+        losses, statistics, bits, parts = {}, {}, [], self.parts
         grid = self.elements(images)
         dimensions = math.prod(self.image_shape) * math.log(2.0)
 
@@ -159,16 +172,27 @@ class PartwiseTraining:
             zip(self.autoencoders, self.decoders, strict=True), start=1
         ):
             source = self.autoencoder_input(grid, i)
-            if training and not autoencoder.trainable_variables:
-                codes = autoencoder.encode(source)
-            else:
+            learns = parts[f"autoencoder_{i}"].trainable_variables if training else autoencoder.trains
+            teaches = autoencoder.teacher and (not training or autoencoder.teacher.trainable_variables)
+            if learns:
                 outputs = autoencoder(source, training=training)
                 codes = outputs["codes"]
                 losses[f"autoencoder_{i}"] = outputs["loss"]
+                if teaches:
+                    losses[f"teacher_{i}"] = outputs["teacher_loss"]
                 statistics[f"perplexity_{i}"] = autoencoder.quantizer.perplexity()
                 statistics[f"active_fraction_{i}"] = autoencoder.quantizer.active_fraction()
+            else:
+                codes = autoencoder.encode(source)
+                if teaches:
+                    losses[f"teacher_{i}"] = autoencoder.decoder.teacher_loss(source, training)
             codes = ops.stop_gradient(codes)
-            network_loss(f"decoder_{i}", decoder, codes=codes)
+            condition = self.decoder_condition(codes, i)
+            if learns and autoencoder.end_to_end:
+                if training and not decoder.trainable_variables:
+                    raise ValueError(f"decoder_{i} trains the codes of level {i}: train both, or freeze both")
+                condition = outputs["code_vectors"]
+            network_loss(f"decoder_{i}", decoder, codes=condition)
             grid = codes
         network_loss("prior", self.prior, labels=labels)
         if len(bits) == len(self.networks):
@@ -248,6 +272,33 @@ def _tensorflow_step(model, images, labels):
         values[f"gradient_norm_{name}"] = norm / scale
     model.optimizer.apply([gradients[v.path] for v in variables], variables)
     return model._trackers.update(values, images)
+
+
+class _Layers:
+    """Several layers as one part."""
+
+    def __init__(self, layers):
+        self.layers = layers
+
+    @property
+    def trainable(self):
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value):
+        for layer in self.layers:
+            layer.trainable = value
+
+    @property
+    def trainable_variables(self):
+        return [v for layer in self.layers for v in layer.trainable_variables]
+
+    @property
+    def weights(self):
+        return [w for layer in self.layers for w in layer.weights]
+
+    def count_params(self):
+        return sum(layer.count_params() for layer in self.layers)
 
 
 class _Trackers:

@@ -2,6 +2,13 @@
 
 from haim_tf.networks.auxiliary import FeedForwardDecoder
 from haim_tf.networks.encoder import Encoder
+from haim_tf.networks.masked_self_prediction import MaskedSelfPredictionDecoder, MaskedSelfPredictionTeacher
 from haim_tf.networks.pixel_cnn import PixelCNN
 
-__all__ = ["Encoder", "FeedForwardDecoder", "PixelCNN"]
+__all__ = [
+    "Encoder",
+    "FeedForwardDecoder",
+    "MaskedSelfPredictionDecoder",
+    "MaskedSelfPredictionTeacher",
+    "PixelCNN",
+]

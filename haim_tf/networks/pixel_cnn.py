@@ -35,6 +35,8 @@ class PixelCNN(keras.layers.Layer):
         upsampling: how many times finer the grid is than those codes, per axis.
         condition_width, condition_blocks: size of the residual network that reads the codes.
         num_classes: number of labels that the network is conditioned on, or `None`.
+        code_dim: `D`: the codes come as their vectors, float `(B, h, w, D)`, so that gradient passes to
+            them; or `None`, the rule: as integers.
 
     Shapes: x int `(B, H, W)` or `(B, H, W, C)`; codes int `(B, H / upsampling, W / upsampling)`; labels int
     `(B,)`; output: the head's parameters, float32 `(B, H, W, P)`.
@@ -63,11 +65,13 @@ class PixelCNN(keras.layers.Layer):
         condition_width=64,
         condition_blocks=2,
         num_classes=None,
+        code_dim=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         require_positive_integers(width=width, blocks=blocks, heads=heads, upsampling=upsampling)
-        for name, value in {"codebook_size": codebook_size, "num_classes": num_classes}.items():
+        optional = {"codebook_size": codebook_size, "num_classes": num_classes, "code_dim": code_dim}
+        for name, value in optional.items():
             if value is not None:
                 require_positive_integers(**{name: value})
         if width % heads:
@@ -86,6 +90,7 @@ class PixelCNN(keras.layers.Layer):
         self.condition_width = condition_width
         self.condition_blocks = condition_blocks
         self.num_classes = num_classes
+        self.code_dim = code_dim
         self.pixels = isinstance(likelihood, DiscretizedLogisticMixture)
         if not self.pixels and not isinstance(likelihood, Categorical):
             raise ValueError(
@@ -133,9 +138,12 @@ class PixelCNN(keras.layers.Layer):
             name="last",
         )
         if codebook_size:
-            self.embed_codes = keras.layers.Embedding(
-                codebook_size, condition_width, dtype=policy, name="embed_codes"
-            )
+            if code_dim:
+                self.embed_codes = keras.layers.Dense(condition_width, dtype=policy, name="embed_codes")
+            else:
+                self.embed_codes = keras.layers.Embedding(
+                    codebook_size, condition_width, dtype=policy, name="embed_codes"
+                )
             self.read_codes = ResidualStack(
                 condition_width, condition_blocks, dtype=policy, name="read_codes"
             )
@@ -156,7 +164,7 @@ class PixelCNN(keras.layers.Layer):
         self.hidden.build(inside)
         self.last.build(inside)
         if self.codebook_size:
-            self.embed_codes.build((None, None, None))
+            self.embed_codes.build((None, None, None, *([self.code_dim] if self.code_dim else [])))
             self.read_codes.build((None, None, None, self.condition_width))
             self.upsample.build((None, None, None, self.condition_width))
         if self.num_classes:
@@ -290,6 +298,7 @@ class PixelCNN(keras.layers.Layer):
             "condition_width": self.condition_width,
             "condition_blocks": self.condition_blocks,
             "num_classes": self.num_classes,
+            "code_dim": self.code_dim,
         }
 
     @classmethod

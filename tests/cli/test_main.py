@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("encode", "evaluate", "list", "reconstruct", "sample", "train")
+COMMANDS = ("compare", "encode", "evaluate", "list", "reconstruct", "sample", "train")
 
 
 def start(*arguments, options=()):
@@ -32,7 +32,7 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
     assert (code, errors) == (0, "")
     assert output.startswith(f"usage: haim_tf {command}")
     shown = [line.strip() for line in output.splitlines() if line.startswith("  --")]
-    assert ("--data" in shown) == (command in ("encode", "evaluate", "reconstruct", "train"))
+    assert ("--data" in shown) == (command in ("compare", "encode", "evaluate", "reconstruct", "train"))
     assert ("--labels" in shown) == (command == "sample")
     assert "--verbosity" not in shown
 
@@ -40,7 +40,7 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
 def test_unknown_command_suggests_near_ones(run):
     assert run("sampel") == (2, "", "haim_tf: unknown command 'sampel'; did you mean sample?\n")
     code, _, errors = run("qqq")
-    assert code == 2 and "commands: encode" in errors
+    assert code == 2 and "commands: compare" in errors
 
 
 @pytest.mark.parametrize(

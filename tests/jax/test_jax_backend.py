@@ -48,6 +48,24 @@ def test_a_model_encodes_scores_and_trains():
     assert model.bits_per_dim(images, labels).mean() < before["total"].mean()
 
 
+def test_masked_self_prediction_trains():
+    import keras
+    import numpy as np
+
+    import haim_tf
+
+    keras.utils.set_random_seed(0)
+    masked = {"kind": "masked_self_prediction", "window": 3, "bins": 8, "positions": 20}
+    masked |= {"teacher_width": 4, "teacher_blocks": 1}
+    autoencoder = haim_tf.DiscreteAutoencoder(2, 8, 4, 8, 1, channels=1, auxiliary=masked)
+    images = np.random.default_rng(0).uniform(-1, 0, (16, 8, 8, 1)).astype("float32")
+    autoencoder.compile(keras.optimizers.Adam(0.01))
+    losses = autoencoder.fit(images, batch_size=8, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    codes = autoencoder.encode(images)
+    assert autoencoder.reconstruct(codes).shape == autoencoder.sample(codes, seed=0).shape == images.shape
+
+
 def test_shipped_weights_give_the_figures_of_tensorflow():
     import numpy as np
 

@@ -1,11 +1,10 @@
-"""Evaluation on held-out images: bits/dim, use of the codes, reconstruction errors; how good samples are."""
+"""Evaluation on held-out images: bits/dim, use of the codes, reconstruction errors."""
 
 import math
 
 import keras
 import numpy as np
 
-from haim_tf.data import Batches, ImageData, in_order
 from haim_tf.layers.vector_quantizer import ACTIVE_SHARE
 from haim_tf.models import inputs
 
@@ -36,8 +35,8 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
               cyclic exchange; `None` for a single image). How far it lies above `bits_per_dim` tells how much
               the main decoder relies on the codes;
             - `error_auxiliary`, `error_main`: mean squared error, in units of -1..1, of the images that the
-              auxiliary decoders make of this level's codes, and of those sampled from the main decoders
-              (temperature 1; `num_reconstructions` of the images).
+              auxiliary decoders make of this level's codes (`None` for codes without), and of those sampled
+              from the main decoders (temperature 1; `num_reconstructions` of the images).
 
     Raises:
         ValueError: more images asked for than there are; images or labels that do not fit the model.
@@ -45,7 +44,7 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
     Example:
         >>> model = haim_tf.load("debug")
         >>> images = np.random.default_rng(0).integers(0, 256, (8, *model.image_shape), "uint8")
-        >>> report = evaluate(model, ImageData(images, labels=[0] * 8), reconstructions=2)
+        >>> report = evaluate(model, haim_tf.data.ImageData(images, labels=[0] * 8), reconstructions=2)
         >>> sorted(report["bits_per_dim"])
         ['level_1', 'level_2', 'prior', 'total']
 
@@ -83,7 +82,8 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
         for i, grids in enumerate(codes):
             shuffled = grids[partners[rows]]
             log_probs_shuffled[i].append(run("_log_probs_given_codes", lower, shuffled, i + 1))
-            errors[i].append(_squared_errors(run("_auxiliary", grids[rows], i + 1), images))
+            if model.has_auxiliary(i + 1):
+                errors[i].append(squared_errors(run("_auxiliary", grids[rows], i + 1), images))
             lower = grids[rows]
         bar.add(1)
     bits = _bits_per_dim(log_probs, model)
@@ -109,11 +109,11 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
             sampled = model.decode(
                 codes[i][drawn], level=i + 1, seed=seed, batch_size=batch_size, verbose=verbose
             )
-            error_main = float(_squared_errors(sampled, images_of(drawn)).mean())
+            error_main = float(squared_errors(sampled, images_of(drawn)).mean())
         report["levels"][name] = {
             **code_statistics(codes[i], model.codebook_sizes[i]),
             "bits_per_dim_shuffled_codes": shuffled_bits,
-            "error_auxiliary": float(np.concatenate(errors[i]).mean()),
+            "error_auxiliary": float(np.concatenate(errors[i]).mean()) if errors[i] else None,
             "error_main": error_main,
         }
     return report
@@ -135,119 +135,6 @@ def code_statistics(codes, codebook_size):
         "capacity_bits": math.prod(codes.shape[1:]) * math.log2(codebook_size),
         "perplexity": float(np.exp(-np.sum(used * np.log(used)))),
         "active_fraction": float(np.mean(shares >= ACTIVE_SHARE / codebook_size)),
-    }
-
-
-def small_classifier(image_shape, num_classes):
-    """A plain convolutional classifier of about 100,000 parameters, for images of 28x28 to 64x64.
-
-    Four 3x3 convolutions (32, 64, 64, 64), the first three each followed by 2x2 max pooling; the mean over
-    positions; one dense layer.
-
-    Args:
-        image_shape: `(H, W, C)`.
-        num_classes: number of labels.
-
-    Returns:
-        A `keras.Model` of images, 0..255 `(B, H, W, C)`, to logits, float32 `(B, num_classes)`.
-
-    Example:
-        >>> small_classifier((28, 28, 1), 10)(np.zeros((2, 28, 28, 1), "uint8")).shape
-        (2, 10)
-    """
-    layers = keras.layers
-    images = keras.Input(image_shape)
-    hidden = layers.Rescaling(1 / 127.5, offset=-1)(images)
-    for width in (32, 64, 64):
-        hidden = layers.Conv2D(width, 3, padding="same", activation="relu")(hidden)
-        hidden = layers.MaxPooling2D()(hidden)
-    hidden = layers.Conv2D(64, 3, padding="same", activation="relu")(hidden)
-    hidden = layers.GlobalAveragePooling2D()(hidden)
-    return keras.Model(images, layers.Dense(num_classes, dtype="float32")(hidden))
-
-
-def classification_accuracy_score(
-    sample_images,
-    sample_labels,
-    real_train,
-    real_val,
-    classifier=small_classifier,
-    steps=2000,
-    batch_size=128,
-    seed=0,
-    verbose=True,
-):
-    """How good a training set samples are: the accuracy on real images of a classifier that saw only samples,
-    beside that of the same classifier trained on real images.
-
-    Both trainings take the same number of steps of the same batch size, with Adam from 3e-3 down to 0 along
-    a cosine, the same initial weights and no augmentation.
-
-    NOTE: it sets Keras' global random seed, which the classifier's initial weights are drawn with.
-
-    Args:
-        sample_images: uint8 `(B, H, W, C)`.
-        sample_labels: ints `(B,)`, the labels that they were sampled with.
-        real_train, real_val: `ImageData` with labels.
-        classifier: called as `classifier(image_shape, num_classes)`, gives an uncompiled `keras.Model` of
-            images in 0..255 to logits.
-        steps, batch_size: length of each training, in steps, and images in a step.
-        seed: an int, 0 or more, for initial weights and the order of images.
-        verbose: whether to show progress bars.
-
-    Returns:
-        A dict: `accuracy_samples` and `accuracy_real`, 0..1 on `real_val`; `ratio`, the first by the second;
-        `num_samples`, `num_train`, `num_val`, `steps`, `batch_size`, `seed`.
-
-    Raises:
-        ValueError: labels missing, or images of different shapes.
-
-    Example:
-        >>> images, labels = np.zeros((4, 28, 28, 1), "uint8"), [0, 0, 0, 0]
-        >>> real = ImageData(images, labels)
-        >>> classification_accuracy_score(images, labels, real, real, steps=1, verbose=False)["ratio"]
-        1.0
-
-    Reference: Ravuri, Vinyals, "Classification accuracy score for conditional generative models", 2019.
-    NOTE: there a ResNet-50 and ImageNet; here a small network, so that figures compare only with its own.
-    """
-    samples = ImageData(sample_images, sample_labels, name="samples")
-    for data in (samples, real_train, real_val):
-        if data.labels is None:
-            raise ValueError(f"{data.name} has no labels: the score needs them")
-        if data.image_shape != samples.image_shape:
-            raise ValueError(
-                f"{data.name} has images of shape {data.image_shape}, the samples {samples.image_shape}"
-            )
-    num_classes = 1 + max(int(data.labels.max()) for data in (samples, real_train, real_val))
-    accuracies = []
-    for train in (samples, real_train):
-        keras.utils.set_random_seed(seed)
-        network = classifier(samples.image_shape, num_classes)
-        network.compile(
-            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps)),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        if verbose:
-            print(f"Training a classifier on {train.name}, {len(train)} images, {steps} steps", flush=True)
-        batches = Batches(train, batch_size, seed=seed)
-        network.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=int(verbose))
-        right = [
-            network.predict_on_batch(images).argmax(axis=1) == labels
-            for images, labels in in_order(real_val, batch_size)
-        ]
-        accuracies.append(float(np.concatenate(right).mean()))
-    return {
-        "accuracy_samples": accuracies[0],
-        "accuracy_real": accuracies[1],
-        "ratio": accuracies[0] / accuracies[1] if accuracies[1] else None,
-        "num_samples": len(samples),
-        "num_train": len(real_train),
-        "num_val": len(real_val),
-        "steps": steps,
-        "batch_size": batch_size,
-        "seed": seed,
     }
 
 
@@ -273,7 +160,7 @@ def _bits_per_dim(log_probs, model):
     return -np.concatenate(log_probs).astype("float64") / (math.prod(model.image_shape) * math.log(2.0))
 
 
-def _squared_errors(images, originals):
+def squared_errors(images, originals):
     """Mean squared error of each image, in units of -1..1, `(B,)`."""
     difference = (images.astype("float64") - originals) / 127.5
     return np.square(difference).mean(axis=(1, 2, 3))

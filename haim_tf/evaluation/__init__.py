@@ -1,0 +1,25 @@
+"""Evaluation: of a model on held-out images, and of samples against real images."""
+
+from haim_tf.evaluation.classification import (
+    accuracy,
+    classification_accuracy_score,
+    small_classifier,
+    train_classifier,
+)
+from haim_tf.evaluation.distances import frechet_distance, precision_and_recall
+from haim_tf.evaluation.features import extract_features, feature_layer, inception_features
+from haim_tf.evaluation.report import code_statistics, evaluate
+
+__all__ = [
+    "accuracy",
+    "classification_accuracy_score",
+    "code_statistics",
+    "evaluate",
+    "extract_features",
+    "feature_layer",
+    "frechet_distance",
+    "inception_features",
+    "precision_and_recall",
+    "small_classifier",
+    "train_classifier",
+]
