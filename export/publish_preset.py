@@ -12,6 +12,7 @@ goes into metadata.json, which every load checks. --about is a JSON object of wh
      "class_names": ["..."], "training": {"command": "...", "cost": "..."}}
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,19 +37,23 @@ SAMPLES_BY_CLASS = "Samples, a column a class, seed {seed}, temperature 1, none 
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise ValueError(f"unexpected arguments {argv[1:]}; everything is a flag, see --help")
-    folder = publish(
-        FLAGS.run,
-        FLAGS.output,
-        precision=FLAGS.precision,
-        about=FLAGS.about,
-        data=FLAGS.data,
-        split=FLAGS.split,
-        num=FLAGS.num,
-        seed=FLAGS.seed,
-        samples=FLAGS.samples,
-    )
+    try:
+        if len(argv) > 1:
+            raise ValueError(f"unexpected argument {argv[1]!r}; everything is a flag, --name=value")
+        folder = publish(
+            FLAGS.run,
+            FLAGS.output,
+            precision=FLAGS.precision,
+            about=FLAGS.about,
+            data=FLAGS.data,
+            split=FLAGS.split,
+            num=FLAGS.num,
+            seed=FLAGS.seed,
+            samples=FLAGS.samples,
+        )
+    except (ValueError, OSError) as error:
+        print(f"publish_preset: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
     print(f"{folder}: read its README.md, look at its samples.png")
 
 
@@ -65,8 +70,8 @@ def publish(
     from haim_tf import evaluation, files, presets
 
     output = files.check_new_file(Path(output).absolute())
-    metadata = {"pretrained": True}
     model, known = _read(Path(run))
+    metadata = {"pretrained": known.get("pretrained", True)}
     told = files.read_json(about) if about else {}
     if not isinstance(told, dict) or not set(told) <= set(ABOUT):
         raise ValueError(

@@ -62,7 +62,7 @@ def test_from_a_keras_file(publish, trained, tmp_path):
     ]
     model = haim_tf.load(folder)
     metadata = presets.read(folder)[1]
-    assert metadata["name"] == "dice4" and metadata["precision"] == "float16"
+    assert metadata["name"] == "dice4" and metadata["precision"] == "float16" and metadata["pretrained"]
     # The figures are those of the published weights, which are rounded ones.
     report = evaluation.evaluate(model, haim_tf.data.load(trained / "val.npz", "val"))
     assert metadata["evaluation"]["bits_per_dim"] == report["bits_per_dim"]
@@ -90,6 +90,7 @@ def test_from_a_run_folder_and_what_is_no_run(publish, trained, tmp_path):
     told.write_text(json.dumps({"training": {"command": "haim_tf train"}}))
     folder = publish(run, tmp_path / "published", about=told, samples=1)
     metadata = presets.read(folder)[1]
+    assert metadata["pretrained"] is False  # As the preset itself says.
     assert metadata["training"] == {**training, "command": "haim_tf train"}
     assert metadata["dataset"] == {"name": "dice"} and "evaluation" not in metadata
     with pytest.raises(ValueError, match="published exists"):
