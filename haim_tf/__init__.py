@@ -17,6 +17,7 @@ __all__ = [
     "models",
     "networks",
     "presets",
+    "saved_model",
 ]
 
 
@@ -30,6 +31,6 @@ def _is_command():
 
 # A command imports what it needs: `haim_tf list`, `--help` and wrong flags need not wait for tensorflow.
 if not _is_command():
-    from haim_tf import data, layers, likelihoods, models, networks, presets
+    from haim_tf import data, layers, likelihoods, models, networks, presets, saved_model
     from haim_tf.models import DiscreteAutoencoder, HierarchicalModel
     from haim_tf.presets import list_models, load

@@ -72,15 +72,10 @@ class Sampler:
             return sample_grid(network, noise, temperature, top_p, codes, labels)
 
         @tf.function(autograph=False)
-        def draw_noise(seeds):
-            # One generator an example: what an example gets does not depend on the rest of the batch.
-            def draw(seed):
-                seed = tf.random.experimental.stateless_fold_in(seed, stream)
-                return tf.random.stateless_uniform((height, width, noise_size), seed, alg="philox")
+        def draw(seeds):
+            return draw_noise(seeds, stream, (height, width, noise_size))
 
-            return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
-
-        self._run, self._draw_noise = run, draw_noise
+        self._run, self._draw_noise = run, draw
 
     def __call__(self, seeds, temperature, top_p, codes=None, labels=None):
         """Samples one grid a seed.
@@ -106,6 +101,25 @@ class Sampler:
             None if labels is None else ops.convert_to_tensor(labels, "int32"),
         )
         return ops.convert_to_numpy(grid), ops.convert_to_numpy(log_prob)
+
+
+def draw_noise(seeds, stream, shape):
+    """Uniform noise in [0, 1), a TensorFlow tensor float32 `(B, *shape)`, row i from seed pair i alone.
+
+    One generator an example: what an example gets does not depend on the rest of the batch.
+
+    Args:
+        seeds: int32 `(B, 2)`.
+        stream: an int that sets these numbers apart from those of other streams (the level).
+        shape: of one example's noise.
+    """
+    import tensorflow as tf
+
+    def draw(seed):
+        seed = tf.random.experimental.stateless_fold_in(seed, stream)
+        return tf.random.stateless_uniform(shape, seed, alg="philox")
+
+    return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
 
 
 def seed_pairs(seed, count):

@@ -1,0 +1,134 @@
+"""From the output of a training to a preset folder that can be published: small, checked, its card filled in.
+
+    python export/publish_preset.py --run=runs/mine --output=published/mine --precision=float16 \
+        --about=about.json --data=val.npz --num=1000
+
+--run is the folder of a finished `haim_tf train`, a preset folder, or a `.keras` file. The optimizer's state
+is left behind, the weights are converted, and what is then written is loaded again: its bits/dim, code
+statistics and errors on the images of --data, and its samples, are those on the card. The weights' sha256
+goes into metadata.json, which every load checks. --about is a JSON object of what nobody can measure:
+
+    {"description": "...", "dataset": {"name": "...", "terms": "..."}, "limits": ["..."],
+     "class_names": ["..."], "training": {"command": "...", "cost": "..."}}
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run", None, "Output folder of a training, preset folder, or .keras file.", required=True)
+flags.DEFINE_string("output", None, "The preset folder, a new one; its name is the model's.", required=True)
+flags.DEFINE_enum("precision", "float32", ["float32", "float16"], "Of the weights in the file.")
+flags.DEFINE_string("about", None, "JSON file with description, dataset, limits, class_names, training.")
+flags.DEFINE_string(
+    "data", None, "Held-out images to measure on: TFDS name, image folder, .npz or .npy file."
+)
+flags.DEFINE_string("split", "val", "Split of that data.")
+flags.DEFINE_integer("num", None, "Images to take, drawn at random; all by default.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Of what is drawn, shuffled and sampled.", lower_bound=0)
+flags.DEFINE_integer("samples", 64, "Images in samples.png.", lower_bound=1)
+
+ABOUT = ("description", "dataset", "limits", "class_names", "training")
+SAMPLES = "Samples, seed {seed}, temperature 1, none left out."
+SAMPLES_BY_CLASS = "Samples, a column a class, seed {seed}, temperature 1, none left out."
+
+
+def main(argv):
+    try:
+        if len(argv) > 1:
+            raise ValueError(f"unexpected argument {argv[1]!r}; everything is a flag, --name=value")
+        folder = publish(
+            FLAGS.run,
+            FLAGS.output,
+            precision=FLAGS.precision,
+            about=FLAGS.about,
+            data=FLAGS.data,
+            split=FLAGS.split,
+            num=FLAGS.num,
+            seed=FLAGS.seed,
+            samples=FLAGS.samples,
+        )
+    except (ValueError, OSError) as error:
+        print(f"publish_preset: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{folder}: read its README.md, look at its samples.png")
+
+
+def publish(
+    run, output, precision="float32", about=None, data=None, split="val", num=None, seed=0, samples=64
+):
+    """Writes the preset folder `output`; arguments as the flags. Returns its `Path`.
+
+    Raises:
+        ValueError, FileNotFoundError: no finished training, an existing output folder, an unknown key in
+            `about`, data that does not fit the model.
+    """
+    import haim_tf
+    from haim_tf import evaluation, files, presets
+
+    output = files.check_new_file(Path(output).absolute())
+    model, known = _read(Path(run))
+    metadata = {"pretrained": known.get("pretrained", True)}
+    told = files.read_json(about) if about else {}
+    if not isinstance(told, dict) or not set(told) <= set(ABOUT):
+        raise ValueError(
+            f"{about} must hold an object with keys among {', '.join(ABOUT)}, got {sorted(told)}"
+        )
+    for key in ABOUT:
+        both = isinstance(told.get(key), dict) and isinstance(known.get(key), dict)
+        value = {**known[key], **told[key]} if both else told.get(key, known.get(key))
+        if value is not None:
+            metadata[key] = value
+    images = haim_tf.data.load(data, split, image_shape=model.image_shape) if data else None
+
+    with tempfile.TemporaryDirectory() as scratch:
+        # What is measured is what users will load: the converted weights.
+        converted = Path(scratch) / output.name
+        model.save_to_preset(converted, metadata=metadata, precision=precision)
+        model = presets.load(converted)
+    if images is not None:
+        report = {
+            "model": output.name,
+            "split": split,
+            **evaluation.evaluate(model, images, num=num, seed=seed),
+        }
+        name = metadata.get("dataset", {}).get("name")
+        metadata["evaluation"] = {**report, "data": name} if name else report
+    labels, columns, caption = None, None, SAMPLES
+    if model.num_classes and model.num_classes <= samples:
+        columns, caption = model.num_classes, SAMPLES_BY_CLASS
+        samples -= samples % columns
+        labels = [i % columns for i in range(samples)]
+    pictures = model.sample(samples, labels, seed=seed)
+    metadata["pictures"] = {"samples.png": caption.format(seed=seed)}
+    model.save_to_preset(output, metadata=metadata, precision=precision)
+    haim_tf.data.save_grid(pictures, output / "samples.png", columns=columns)
+    return output
+
+
+def _read(run):
+    """The model that a training left, and what is known of it."""
+    import keras
+
+    from haim_tf import presets
+    from haim_tf.models import HierarchicalModel
+
+    if run.suffix == ".keras" and run.is_file():
+        model = keras.saving.load_model(run, compile=False)
+        if not isinstance(model, HierarchicalModel):
+            raise ValueError(f"{run} holds a {type(model).__name__}, not a HierarchicalModel")
+        return model, {"class_names": model.class_names}
+    if (run / "recipe.json").is_file() and (run / "preset").is_dir():
+        run = run / "preset"
+    elif (run / "recipe.json").is_file() and (run / "checkpoint.npz").exists():
+        raise ValueError(f"the training in {run} is not finished: go on with it, by the same command")
+    if not (run / presets.CONFIG).is_file():
+        raise FileNotFoundError(f"{run} is neither a training's output folder, a preset nor a .keras file")
+    return presets.load(run, weights=True), presets.read(run)[1]
+
+
+if __name__ == "__main__":
+    app.run(main)
