@@ -2,8 +2,8 @@
 
     python benchmarks/compression.py --model=fashion_mnist28 --data=fashion_mnist --split=val --num=500
 
-Every image must come back exactly, every file must stay within 1 % and 64 bytes of the model's bound, and each
-of the damaged files must be an error, or the script fails.
+Every image must come back exactly, every file must stay within 1 % and 64 bytes of the model's bound, and
+each of the damaged files must be an error, or the script fails.
 """
 
 import io
@@ -63,14 +63,12 @@ def main(argv):
     for name, size, *speeds in rows:
         cells = ["" if s is None else f"{s:,.0f}" if s >= 20 else f"{s:.1f}" for s in speeds]
         print(f"| {name} | {8 * size / images.size:.3f} | {' | '.join(cells)} |")
-    relative = np.array(words).sum() * 8 / bound.sum() - 1
+    relative, header = 8 * sum(words) / bound.sum() - 1, np.mean(sizes - words)
     print(
-        f"\nEvery image came back exactly. Coded data: {relative:+.2%} against the bound; headers: ", end=""
+        f"\nEvery image came back exactly. Coded data: {relative:+.2%} against the bound; headers: "
+        f"{header:.0f} bytes a file; the furthest file: {(sizes - bound / 8).max():.0f} bytes above bound, "
+        f"with 1 % and 64 bytes allowed. {_damage(model, files)}"
     )
-    print(
-        f"{np.mean(sizes - words):.0f} bytes a file; whole files: at most {(sizes - bound / 8).max():.0f} bytes "
-    )
-    print(f"above the bound, which allows 64 bytes and 1 %. {_damage(model, files)}")
 
 
 def _bound(model, images):

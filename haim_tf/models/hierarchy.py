@@ -191,6 +191,21 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
         lower = self.elements(lower) if level == 1 else lower
         return ops.sum(self.decoders[level - 1].log_prob(lower, codes=codes), axis=(1, 2))
 
+    def _log_probs_by_label(self, images):
+        """`(B, L)`, a level each, and the prior under every label, `(B, num_classes)`: nothing runs twice."""
+        grids = [self.elements(images), *self._encode(images)]
+        below = [
+            ops.sum(decoder.log_prob(lower, codes=codes), axis=(1, 2))
+            for decoder, lower, codes in zip(self.decoders, grids[:-1], grids[1:], strict=True)
+        ]
+        prior = []
+        for label in range(self.num_classes):
+            labels = ops.full(ops.shape(images)[:1], label, dtype="int32")
+            prior.append(ops.sum(self.prior.log_prob(grids[-1], labels=labels), axis=(1, 2)))
+        count = ops.shape(images)[0]
+        below = ops.stack(below, axis=1) if below else ops.zeros((count, 0), "float32")
+        return below, ops.stack(prior, axis=1)
+
     def _auxiliary(self, codes, level):
         for i in range(level, 0, -1):
             codes = self.autoencoders[i - 1].reconstruct(codes)
@@ -366,6 +381,26 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
                     bar.add(1)
             images.append(grid.astype("uint8"))
         return np.concatenate(images)[:num].reshape(num, *self.image_shape)
+
+    # Put to use: each in a module of its own, which stands above models ------------------------------------
+
+    def complete(self, images, mask=None, rows=None, labels=None, seed=0, candidates=16, **options):
+        """Completes images, known pixels kept bit for bit; see `haim_tf.completion.complete`."""
+        from haim_tf import completion
+
+        return completion.complete(self, images, mask, rows, labels, seed, candidates, **options)
+
+    def as_distribution(self, labels=None, temperature=1.0):
+        """A `tfp.distributions.Distribution` of images; see `haim_tf.distribution.ImageDistribution`."""
+        from haim_tf.distribution import ImageDistribution
+
+        return ImageDistribution(self, labels, temperature)
+
+    def prior_distribution(self, labels=None, temperature=1.0):
+        """That of the top codes, with an exact `log_prob`; see `haim_tf.distribution.PriorDistribution`."""
+        from haim_tf.distribution import PriorDistribution
+
+        return PriorDistribution(self, labels, temperature)
 
     def save_to_preset(self, folder, **options):
         """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
