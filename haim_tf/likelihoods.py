@@ -10,6 +10,7 @@ computed in float32, whatever the dtype of the network. Both heads offer the sam
 - `parameters(outputs, x)`, `parameters_from_neighbors(outputs, west, north, north_west)`: network outputs
   to the parameters that the next two take, on a whole grid or at single positions.
 - `log_prob(params, x)`: nats per position.
+- `log_probs(params, earlier)`: nats of every value of the next channel, given the position's earlier ones.
 - `sample(params, noise, temperature, top_p)`: integers per position, a deterministic function of `noise`.
 """
 
@@ -78,6 +79,10 @@ class Categorical:
         """
         logits = ops.cast(params, "float32")
         return -ops.sparse_categorical_crossentropy(ops.cast(x, "int32"), logits, from_logits=True)
+
+    def log_probs(self, params, earlier=None):
+        """Log-probability of every value, float32 (..., K), nats; there are no `earlier` channels."""
+        return ops.log_softmax(ops.cast(params, "float32"), axis=-1)
 
     def sample(self, params, noise, temperature=1.0, top_p=1.0):
         """Samples by the inverse CDF.
@@ -211,15 +216,24 @@ class DiscretizedLogisticMixture:
             (...) float32, nats.
         """
         groups, predictions = self._split(params)
-        x = ops.cast(x, "int32")
-        log_joint = ops.log_softmax(groups[0], axis=-1)
-        residuals = []
-        for channel in range(self.channels):
-            value = x[..., channel : channel + 1]
-            mean, log_scale = self._mean_and_log_scale(groups, predictions, residuals, channel)
-            log_joint += self._log_bin(value, mean, log_scale)
-            residuals.append(self.scale(value) - predictions[channel])
-        return ops.logsumexp(log_joint, axis=-1)
+        return ops.logsumexp(self._log_joint(groups, predictions, x)[0], axis=-1)
+
+    def log_probs(self, params, earlier=None):
+        """Log-probability of every value of one channel, given the channels before it.
+
+        Args:
+            params: (..., params_size + C), from `parameters`.
+            earlier: (..., c) ints in 0..levels-1, the first c channels, c < C; `None`: c = 0.
+
+        Returns:
+            float32 (..., levels), nats, of channel c.
+        """
+        groups, predictions = self._split(params)
+        log_joint, residuals = self._log_joint(groups, predictions, earlier)
+        mean, log_scale = self._mean_and_log_scale(groups, predictions, residuals, len(residuals))
+        values = ops.arange(self.levels, dtype="int32")[:, None]
+        log_bins = self._log_bin(values, mean[..., None, :], log_scale[..., None, :])
+        return ops.logsumexp(ops.log_softmax(log_joint, axis=-1)[..., None, :] + log_bins, axis=-1)
 
     def sample(self, params, noise, temperature=1.0, top_p=1.0):
         """Samples a component, then channel after channel by the logistic's inverse CDF.
@@ -267,6 +281,17 @@ class DiscretizedLogisticMixture:
         params = ops.cast(params, "float32")
         groups = ops.split(params[..., : self.params_size], self._num_groups, axis=-1)
         return groups, ops.split(params[..., self.params_size :], self.channels, axis=-1)
+
+    def _log_joint(self, groups, predictions, x):
+        """Log-probability (..., M) of each component and the channels in `x` together; the residuals."""
+        log_joint, residuals = ops.log_softmax(groups[0], axis=-1), []
+        x = None if x is None else ops.cast(x, "int32")
+        for channel in range(0 if x is None else x.shape[-1]):
+            value = x[..., channel : channel + 1]
+            mean, log_scale = self._mean_and_log_scale(groups, predictions, residuals, channel)
+            log_joint += self._log_bin(value, mean, log_scale)
+            residuals.append(self.scale(value) - predictions[channel])
+        return log_joint, residuals
 
     def _mean_and_log_scale(self, groups, predictions, residuals, channel):
         mean = predictions[channel] + groups[1 + channel]

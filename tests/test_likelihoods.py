@@ -461,3 +461,24 @@ def test_params_sizes():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_log_probs_are_the_factors_of_log_prob():
+    """Of every value of a channel, they sum to one; along the channels, they sum up to the pixel's."""
+    rng = np.random.default_rng(0)
+    head = DiscretizedLogisticMixture(channels=3, mixtures=4)
+    params = rng.normal(0, 1.5, (20, head.params_size + 3)).astype("float32")
+    x = rng.integers(0, 256, (20, 3)).astype("int32")
+    total = 0.0
+    for channel in range(3):
+        log_probs = np.array(head.log_probs(params, x[:, :channel] if channel else None), "float64")
+        assert log_probs.shape == (20, 256)
+        np.testing.assert_allclose(np.exp(log_probs).sum(axis=-1), 1.0, rtol=1e-4)
+        total = total + log_probs[np.arange(20), x[:, channel]]
+    np.testing.assert_allclose(total, head.log_prob(params, x), rtol=1e-4)
+
+    head, logits = Categorical(5), rng.normal(0, 2, (20, 5)).astype("float32")
+    x = rng.integers(0, 5, 20)
+    np.testing.assert_allclose(
+        np.array(head.log_probs(logits))[np.arange(20), x], head.log_prob(logits, x), 1e-5
+    )

@@ -38,3 +38,40 @@ def write_arrays(path, **arrays):
 
     arrays = {name: array for name, array in arrays.items() if array is not None}
     files.write_file(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def check_outputs(paths, folder, suffix):
+    """A new file in `folder` for each of `paths`, named as it is but for the suffix, as `Path`s.
+
+    Raises:
+        FileNotFoundError: the folder above `folder` or one of the `paths` does not exist.
+        ValueError: no paths, two of one name, a file that exists, or a folder that cannot be written.
+    """
+    folder, paths = Path(folder), [Path(path) for path in paths]
+    if not paths:
+        raise ValueError("name at least one file")
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+    if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise FileNotFoundError(
+            f"--output must be a folder, or a new one in an existing folder, got {folder}"
+        )
+    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        raise ValueError(f"cannot write to {folder}: no permission")
+    outputs = [folder / f"{path.stem}{suffix}" for path in paths]
+    for i, output in enumerate(outputs):
+        if os.path.lexists(output):
+            raise ValueError(f"{output} exists: name another folder, or remove it")
+        if output in outputs[:i]:
+            raise ValueError(f"{paths[i]} and {paths[outputs.index(output)]} would both become {output}")
+    return outputs
+
+
+def write_outputs(outputs, contents):
+    """Writes bytes to the files that `check_outputs` gave."""
+    from haim_tf import files
+
+    outputs[0].parent.mkdir(exist_ok=True)
+    for output, content in zip(outputs, contents, strict=True):
+        files.write_file(output, lambda file, content=content: file.write(content))

@@ -1,7 +1,8 @@
 """The `haim_tf` command: finds the subcommand, parses its flags, and turns bad input into one clear line.
 
 A subcommand is a file of this folder: the first line of its docstring is its help, it defines absl flags and
-`main(argv)`, and it imports what is slow (keras, the rest of haim_tf) inside `main`. Only the one that runs
+`main(argv)`, where it takes more than flags also `ARGUMENTS`, what the usage line calls them, and it imports
+what is slow (keras, the rest of haim_tf) inside `main`. Only the one that runs
 is imported, so that their flags do not collide and help comes at once.
 """
 
@@ -42,7 +43,7 @@ def main(arguments=None):
         return 0
     try:
         argv = flags.FLAGS([f"haim_tf {name}", *arguments])
-        if argv[1:]:
+        if argv[1:] and not hasattr(command, "ARGUMENTS"):
             raise ValueError(f"unexpected argument {argv[1]!r}; everything is a flag, --name=value")
         if getattr(command, "NEEDS_KERAS", True):
             with _quiet():
@@ -78,7 +79,9 @@ def _overview(commands):
 
 
 def _help(name, command):
-    lines = [f"usage: haim_tf {name} --flag=value ...", "", command.__doc__.strip(), ""]
+    arguments = getattr(command, "ARGUMENTS", "")
+    lines = [f"usage: haim_tf {name} {arguments} --flag=value ...".replace("  ", " "), ""]
+    lines += [command.__doc__.strip(), ""]
     for flag in flags.FLAGS.get_key_flags_for_module(command):
         default = "" if flag.default in (None, False, "", []) else f" (default: {flag.default_as_str})"
         prefix = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"

@@ -66,6 +66,28 @@ class ImageFiles:
             return fit_image(image, self.shape[1:])
 
 
+def read_image(path, channels):
+    """An image file's pixels as they are, uint8 `(H, W, C)`.
+
+    Raises:
+        ValueError: a file that is no image, or one that needs more than `channels`: 1 for grey, 3 for colour
+            (palettes too); with alpha, or more than 8 bits a channel.
+    """
+    from PIL import Image
+
+    with reading(path, "an image"), Image.open(path) as image:
+        image.load()
+    if image.mode == "P" and "transparency" not in image.info:
+        image = image.convert("RGB")
+    wanted = {1: "L", 3: "RGB"}[channels]
+    if image.mode != wanted:
+        raise ValueError(
+            f"{path} is an image of mode {image.mode}; this model takes {channels} channel"
+            f"{'s' if channels > 1 else ''} of 8 bits (mode {wanted}), and converting it would change it"
+        )
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
 def _read_header(path):
     """`((width, height), is_grey)` of an image file, its pixels left alone."""
     from PIL import Image

@@ -180,21 +180,36 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
             codes.append(grid)
         return codes
 
-    def _log_probs(self, images, labels):
-        grids = [self.elements(images), *self._encode(images)]
-        parts = [
-            decoder.log_prob(lower, codes=self.decoder_condition(codes, level))
+    def _log_probs_below(self, grids):
+        """Each main decoder's log-probability of its grid given the codes above it, a list of `(B,)`."""
+        return [
+            ops.sum(decoder.log_prob(lower, codes=self.decoder_condition(codes, level)), axis=(1, 2))
             for level, (decoder, lower, codes) in enumerate(
                 zip(self.decoders, grids[:-1], grids[1:], strict=True), start=1
             )
         ]
-        parts.append(self.prior.log_prob(grids[-1], labels=labels))
-        return ops.stack([ops.sum(part, axis=(1, 2)) for part in parts], axis=1)
+
+    def _log_probs(self, images, labels):
+        grids = [self.elements(images), *self._encode(images)]
+        prior = ops.sum(self.prior.log_prob(grids[-1], labels=labels), axis=(1, 2))
+        return ops.stack([*self._log_probs_below(grids), prior], axis=1)
 
     def _log_probs_given_codes(self, lower, codes, level):
         lower = self.elements(lower) if level == 1 else lower
         codes = self.decoder_condition(codes, level)
         return ops.sum(self.decoders[level - 1].log_prob(lower, codes=codes), axis=(1, 2))
+
+    def _log_probs_by_label(self, images):
+        """`(B, L)`, a level each, and the prior under every label, `(B, num_classes)`: nothing runs twice."""
+        grids = [self.elements(images), *self._encode(images)]
+        below = self._log_probs_below(grids)
+        count = ops.shape(images)[0]
+        prior = []
+        for label in range(self.num_classes):
+            labels = ops.full((count,), label, dtype="int32")
+            prior.append(ops.sum(self.prior.log_prob(grids[-1], labels=labels), axis=(1, 2)))
+        below = ops.stack(below, axis=1) if below else ops.zeros((count, 0), "float32")
+        return below, ops.stack(prior, axis=1)
 
     def decoder_condition(self, codes, level):
         """What the main decoder of `level` reads of the codes: themselves, or end to end their vectors."""
@@ -394,6 +409,26 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
                 ours.assign(theirs)
         model.class_names = self.class_names
         return model
+
+    # Put to use: each in a module of its own, which stands above models ------------------------------------
+
+    def complete(self, images, mask=None, rows=None, labels=None, seed=0, candidates=16, **options):
+        """Completes images, known pixels kept bit for bit; see `haim_tf.completion.complete`."""
+        from haim_tf import completion
+
+        return completion.complete(self, images, mask, rows, labels, seed, candidates, **options)
+
+    def as_distribution(self, labels=None, temperature=1.0):
+        """A `tfp.distributions.Distribution` of images; see `haim_tf.distribution.ImageDistribution`."""
+        from haim_tf.distribution import ImageDistribution
+
+        return ImageDistribution(self, labels, temperature)
+
+    def prior_distribution(self, labels=None, temperature=1.0):
+        """That of the top codes, with an exact `log_prob`; see `haim_tf.distribution.PriorDistribution`."""
+        from haim_tf.distribution import PriorDistribution
+
+        return PriorDistribution(self, labels, temperature)
 
     def save_to_preset(self, folder, **options):
         """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
