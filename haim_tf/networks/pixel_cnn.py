@@ -35,6 +35,7 @@ class PixelCNN(keras.layers.Layer):
         upsampling: how many times finer the grid is than those codes, per axis.
         condition_width, condition_blocks: size of the residual network that reads the codes.
         num_classes: number of labels that the network is conditioned on, or `None`.
+        remat: whether training computes the inside of each block twice instead of keeping it in memory.
 
     Shapes: x int `(B, H, W)` or `(B, H, W, C)`; codes int `(B, H / upsampling, W / upsampling)`; labels int
     `(B,)`; output: the head's parameters, float32 `(B, H, W, P)`.
@@ -63,6 +64,7 @@ class PixelCNN(keras.layers.Layer):
         condition_width=64,
         condition_blocks=2,
         num_classes=None,
+        remat=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -86,6 +88,7 @@ class PixelCNN(keras.layers.Layer):
         self.condition_width = condition_width
         self.condition_blocks = condition_blocks
         self.num_classes = num_classes
+        self.remat = remat
         self.pixels = isinstance(likelihood, DiscretizedLogisticMixture)
         if not self.pixels and not isinstance(likelihood, Categorical):
             raise ValueError(
@@ -186,7 +189,10 @@ class PixelCNN(keras.layers.Layer):
         hidden = self.first(self._embed_elements(x))
         attention = iter(self.attention_layers)
         for i, block in enumerate(self.block_layers):
-            hidden = block(hidden, condition=condition, vector=vector, training=training)
+            if self.remat and training:
+                hidden = _rematerialized(block)(hidden, condition, vector)
+            else:
+                hidden = block(hidden, condition=condition, vector=vector, training=training)
             if i in self.attention:
                 hidden = hidden + next(attention)(hidden)
         outputs = self.last(self.hidden(ops.swish(hidden)))
@@ -290,6 +296,7 @@ class PixelCNN(keras.layers.Layer):
             "condition_width": self.condition_width,
             "condition_blocks": self.condition_blocks,
             "num_classes": self.num_classes,
+            "remat": self.remat,
         }
 
     @classmethod
@@ -297,6 +304,11 @@ class PixelCNN(keras.layers.Layer):
         config = dict(config)
         config["likelihood"] = keras.saving.deserialize_keras_object(config["likelihood"])
         return cls(**config)
+
+
+def _rematerialized(block):
+    """The block in training, whose inside is computed again for the backward pass."""
+    return keras.remat(lambda *inputs: block(*inputs, training=True))
 
 
 class _FixedBias(keras.initializers.Initializer):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from haim_tf.layers import CausalAttention2D, GatedResidualBlock, MaskedConv2D
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 from haim_tf.networks import PixelCNN
+from haim_tf.presets import list_models, load
 
 CODES_4 = Categorical(4)
 GREY, COLOUR = DiscretizedLogisticMixture(1, 2), DiscretizedLogisticMixture(3, 2)
@@ -154,6 +155,38 @@ def test_incremental_equals_parallel(likelihood, blocks, attention, grid, batch_
     conditioning = make_conditioning(network, batch_size, height, width)
     parallel = network(x, **conditioning)
     np.testing.assert_allclose(run_incrementally(network, x, **conditioning), parallel, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_incremental_equals_parallel_for_every_network_of_the_zoo(name):
+    model = load(name)
+    for network, shape in zip(model.networks, model.grid_shapes, strict=True):
+        # A corner of the grid: every layer, its own weights, a few rows, not square.
+        height, width = 2 * network.upsampling, min(shape[1], 3 * network.upsampling)
+        x = make_grid(network.likelihood, (2, height, width))
+        conditioning = make_conditioning(network, 2, height, width)
+        parallel = tf.function(network, autograph=False)(tf.constant(x), **conditioning)
+        stepped = run_incrementally(network, x, **conditioning)
+        np.testing.assert_allclose(stepped, parallel, rtol=1e-5, atol=1e-5)
+
+
+def test_rematerialized_training_has_the_same_gradients():
+    arguments = {"blocks": 2, "attention": [1], "codebook_size": 4, "num_classes": 2}
+    network = randomize(make(COLOUR, **arguments))
+    again = PixelCNN.from_config({**network.get_config(), "remat": True})
+    again.build()
+    again.set_weights(network.get_weights())
+    x, labels = make_grid(COLOUR, (2, 3, 4)), np.array([0, 1])
+    codes = make_grid(Categorical(4), (2, 3, 4), seed=1)
+    gradients = []
+    for one in (network, again):
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(one.log_prob(x, codes=codes, labels=labels, training=True))
+        gradients.append(tape.gradient(loss, [w.value for w in one.trainable_variables]))
+    for plain, rematerialized in zip(*gradients, strict=True):
+        np.testing.assert_allclose(
+            *(tf.convert_to_tensor(g) for g in (rematerialized, plain)), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_every_layer_has_an_incremental_form():
