@@ -35,7 +35,8 @@ class PixelCNN(keras.layers.Layer):
         upsampling: how many times finer the grid is than those codes, per axis.
         condition_width, condition_blocks: size of the residual network that reads the codes.
         num_classes: number of labels that the network is conditioned on, or `None`.
-        remat: whether training computes the inside of each block twice instead of keeping it in memory.
+        remat: whether training computes the inside of each block twice instead of
+            keeping it in memory (without dropout only).
 
     Shapes: x int `(B, H, W)` or `(B, H, W, C)`; codes int `(B, H / upsampling, W / upsampling)`; labels int
     `(B,)`; output: the head's parameters, float32 `(B, H, W, P)`.
@@ -76,6 +77,8 @@ class PixelCNN(keras.layers.Layer):
             raise ValueError(f"width must be divisible by heads, got width={width}, heads={heads}")
         if not set(attention) <= set(range(blocks)) or len(set(attention)) < len(attention):
             raise ValueError(f"attention names blocks 0..{blocks - 1}, each once, got {list(attention)}")
+        if remat and dropout:
+            raise ValueError(f"remat would draw other masks the second time; use dropout=0, got {dropout}")
         self.likelihood = likelihood
         self.width = width
         self.blocks = blocks
@@ -190,7 +193,7 @@ class PixelCNN(keras.layers.Layer):
         attention = iter(self.attention_layers)
         for i, block in enumerate(self.block_layers):
             if self.remat and training:
-                hidden = _rematerialized(block)(hidden, condition, vector)
+                hidden = _rematerialized(block, hidden, condition=condition, vector=vector)
             else:
                 hidden = block(hidden, condition=condition, vector=vector, training=training)
             if i in self.attention:
@@ -306,9 +309,15 @@ class PixelCNN(keras.layers.Layer):
         return cls(**config)
 
 
-def _rematerialized(block):
-    """The block in training, whose inside is computed again for the backward pass."""
-    return keras.remat(lambda *inputs: block(*inputs, training=True))
+def _rematerialized(block, inputs, **conditioning):
+    """The block's output in training; its inside is not kept but computed again for the backward pass."""
+    given = {name: value for name, value in conditioning.items() if value is not None}
+
+    def run(inputs, *values):
+        return block(inputs, **dict(zip(given, values, strict=True)), training=True)
+
+    # Tensors pass as arguments: of what a function just closes over, gradients would be lost.
+    return keras.remat(run)(inputs, *given.values())
 
 
 class _FixedBias(keras.initializers.Initializer):
