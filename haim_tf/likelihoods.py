@@ -252,13 +252,15 @@ class DiscretizedLogisticMixture:
         Returns:
             (..., C) int32 in 0..levels-1.
         """
-        groups, predictions = self._split(params)
-        noise = ops.cast(noise, "float32")
+        params, noise = ops.cast(params, "float32"), ops.cast(noise, "float32")
         temperature, top_p = ops.cast(temperature, "float32"), ops.cast(top_p, "float32")
-        component = _sample_categorical(groups[0], noise[..., 0], temperature, top_p)
+        outputs, predictions = params[..., : self.params_size], params[..., self.params_size :]
+        predictions = ops.split(predictions, self.channels, axis=-1)
+        component = _sample_categorical(outputs[..., : self.mixtures], noise[..., 0], temperature, top_p)
         # Trailing axis 1 from here on: the chosen component stands where all of them did.
         chosen = ops.one_hot(component, self.mixtures, dtype="float32")
-        groups = [ops.sum(group * chosen, axis=-1, keepdims=True) for group in groups]
+        outputs = ops.reshape(outputs, (*ops.shape(outputs)[:-1], self._num_groups, self.mixtures))
+        groups = ops.split(ops.sum(outputs * chosen[..., None, :], axis=-1), self._num_groups, axis=-1)
         temperature, top_p = ops.expand_dims(temperature, -1), ops.expand_dims(top_p, -1)
         mass = ops.minimum(top_p, 1.0)
         uniforms = ops.clip(0.5 * (1.0 - mass) + mass * noise[..., 1:], _MIN_UNIFORM, 1.0 - _MIN_UNIFORM)

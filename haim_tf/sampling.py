@@ -1,10 +1,17 @@
 """Sampling grids from a `PixelCNN` at about the cost of one forward pass: incremental, compiled, seeded."""
 
+import concurrent.futures
+import os
+
 import numpy as np
 from keras import ops
 
+# On a CPU a batch is cut into parts that are sampled at once, a thread each: what a single position needs is
+# too little work to share out any other way. Fewer examples a part would not fill a matrix product.
+EXAMPLES_A_THREAD = 8
 
-def sample_grid(network, noise, temperature, top_p, codes=None, labels=None):
+
+def sample_grid(network, noise, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None):
     """Samples a batch of grids, element after element; pure tensor code that any backend can compile.
 
     When a row starts, every layer's share of the finished rows is computed for the whole row at once; a
@@ -15,44 +22,59 @@ def sample_grid(network, noise, temperature, top_p, codes=None, labels=None):
         noise: float32 `(B, H, W, network.likelihood.noise_size)`, uniform in [0, 1).
         temperature, top_p: float32 `(B,)`.
         codes, labels: what the network is conditioned on, int `(B, h, w)` and `(B,)`.
+        log_prob: whether the log-probability is wanted too.
+        rows: how many rows to sample, an int tensor; `None`: all. The others stay zero.
 
     Returns:
-        The grids, int32 `(B, H, W)` or `(B, H, W, C)`, and their log-probability under the network at
-        temperature 1, in nats `(B,)`, as the sampler's own parameters give it.
+        The grids, int32 `(B, H, W)` or `(B, H, W, C)`, and, where asked for, their log-probability under the
+        network at temperature 1, in nats `(B,)`, as the sampler's own parameters give it (else `None`).
     """
     batch_size, height, width, noise_size = noise.shape
-    element = (network.likelihood.channels,) if network.pixels else ()
-    grid = ops.zeros((batch_size, height, width, *element), "int32")
+    likelihood = network.likelihood
+    element = (likelihood.channels,) if network.pixels else ()
     start = (0,) * len(element)
 
     def sample_row(row, state):
-        grid, log_prob, cache = state
-        cache = network.start_row(cache, row)
+        cache = network.start_row(state["cache"], row)
         row_noise = ops.slice(noise, (0, row, 0, 0), (batch_size, 1, width, noise_size))[:, 0]
 
         def sample_element(column, state):
-            grid, log_prob, cache = state
-            params, cache = network.read(cache, row, column)
+            params, cache = network.read(state["cache"], row, column)
             uniforms = ops.slice(row_noise, (0, column, 0), (batch_size, 1, noise_size))[:, 0]
-            x = network.likelihood.sample(params, uniforms, temperature, top_p)
-            log_prob = log_prob + network.likelihood.log_prob(params, x)
-            cache = network.write(cache, x, column)
-            grid = ops.slice_update(grid, (0, row, column, *start), x[:, None, None])
-            return grid, log_prob, cache
+            x = likelihood.sample(params, uniforms, temperature, top_p)
+            state = {
+                **state,
+                "cache": network.write(cache, x, column),
+                "row": ops.slice_update(state["row"], (0, column, *start), x[:, None]),
+            }
+            if log_prob:
+                state["params"] = ops.slice_update(state["params"], (0, column, 0), params[:, None])
+            return state
 
-        return ops.fori_loop(0, width, sample_element, (grid, log_prob, cache))
+        state = ops.fori_loop(0, width, sample_element, {**state, "cache": cache})
+        state["grid"] = ops.slice_update(state["grid"], (0, row, 0, *start), state["row"][:, None])
+        if log_prob:
+            state["log_prob"] += ops.sum(likelihood.log_prob(state["params"], state["row"]), axis=1)
+        return state
 
-    cache = network.init_cache(batch_size, height, width, codes=codes, labels=labels)
-    state = (grid, ops.zeros((batch_size,), "float32"), cache)
-    grid, log_prob, _ = ops.fori_loop(0, height, sample_row, state)
-    return grid, log_prob
+    state = {
+        "cache": network.init_cache(batch_size, height, width, codes=codes, labels=labels),
+        "row": ops.zeros((batch_size, width, *element), "int32"),
+        "grid": ops.zeros((batch_size, height, width, *element), "int32"),
+    }
+    if log_prob:
+        # Kept for a whole row: the logarithms of single positions would cost more than their products.
+        state["params"] = ops.zeros((batch_size, width, network.compute_output_shape((0,) * 4)[-1]))
+        state["log_prob"] = ops.zeros((batch_size,), "float32")
+    state = ops.fori_loop(0, height if rows is None else rows, sample_row, state)
+    return state["grid"], state.get("log_prob")
 
 
 class Sampler:
     """The compiled `sample_grid` of one network and grid size, with noise from each example's own seed.
 
-    One XLA program is built a batch size and kept; temperature, top_p, seeds, codes and labels are inputs
-    and never cause another one. TensorFlow only.
+    One XLA program is built a batch size and kept (`compile` does it ahead); temperature, top_p, seeds,
+    codes and labels are inputs and never cause another one. TensorFlow only.
 
     Args:
         network: a `PixelCNN`.
@@ -64,12 +86,13 @@ class Sampler:
         import tensorflow as tf
 
         self.network = network
-        height, width = shape
+        self.shape = height, width = shape
         noise_size = network.likelihood.noise_size
+        self._threads = 1 if tf.config.list_physical_devices("GPU") else (os.cpu_count() or 1)
 
         @tf.function(jit_compile=True, autograph=False)
-        def run(noise, temperature, top_p, codes, labels):
-            return sample_grid(network, noise, temperature, top_p, codes, labels)
+        def run(noise, temperature, top_p, codes, labels, log_prob, rows):
+            return sample_grid(network, noise, temperature, top_p, codes, labels, log_prob, rows)
 
         @tf.function(autograph=False)
         def draw(seeds):
@@ -77,30 +100,65 @@ class Sampler:
 
         self._run, self._draw_noise = run, draw
 
-    def __call__(self, seeds, temperature, top_p, codes=None, labels=None):
+    def __call__(self, seeds, temperature, top_p, codes=None, labels=None, log_prob=False):
         """Samples one grid a seed.
 
         Args:
             seeds: int32 `(B, 2)`.
             temperature, top_p: floats or float `(B,)`.
             codes, labels: conditioning, int `(B, h, w)` and `(B,)`.
+            log_prob: whether the log-probabilities are wanted too.
 
         Returns:
-            NumPy int32 grids `(B, H, W[, C])` and their log-probabilities `(B,)` in nats.
+            NumPy int32 grids `(B, H, W[, C])`, and their log-probabilities `(B,)` in nats, or `None`.
         """
+        return self._sample(seeds, temperature, top_p, codes, labels, log_prob, self.shape[0])
+
+    def compile(self, batch_size):
+        """Builds the program of a batch size, which its first use would build otherwise."""
+        network, (height, width) = self.network, self.shape
+        codes = labels = None
+        if network.codebook_size:
+            factor = network.upsampling
+            vector = (network.code_dim,) if network.code_dim else ()
+            codes = np.zeros((batch_size, height // factor, width // factor, *vector), "int32")
+        if network.num_classes:
+            labels = np.zeros(batch_size, "int32")
+        # A run of no rows.
+        self._sample(np.zeros((batch_size, 2), "int32"), 1.0, 1.0, codes, labels, False, 0)
+
+    def _sample(self, seeds, temperature, top_p, codes, labels, log_prob, rows):
         count = len(seeds)
-        noise = self._draw_noise(ops.convert_to_tensor(seeds, "int32"))
-        noise = ops.reshape(noise, (count, *noise.shape[1:]))
-        grid, log_prob = self._run(
-            noise,
-            ops.convert_to_tensor(np.broadcast_to(temperature, count), "float32"),
-            ops.convert_to_tensor(np.broadcast_to(top_p, count), "float32"),
-            None
-            if codes is None
-            else ops.convert_to_tensor(codes, "float32" if self.network.code_dim else "int32"),
-            None if labels is None else ops.convert_to_tensor(labels, "int32"),
-        )
-        return ops.convert_to_numpy(grid), ops.convert_to_numpy(log_prob)
+        temperature, top_p = (np.broadcast_to(x, count) for x in (temperature, top_p))
+        parts = max(1, min(self._threads, count // EXAMPLES_A_THREAD))
+        size = -(-count // parts)
+
+        def run(part):
+            # All parts are of one size, for one program: the last one begins earlier where it must.
+            start = min(part * size, count - size)
+
+            def cut(x, dtype):
+                return None if x is None else ops.convert_to_tensor(x[start : start + size], dtype)
+
+            noise = self._draw_noise(cut(seeds, "int32"))
+            grid, log_probs = self._run(
+                ops.reshape(noise, (size, *noise.shape[1:])),
+                cut(temperature, "float32"),
+                cut(top_p, "float32"),
+                cut(codes, "float32" if self.network.code_dim else "int32"),
+                cut(labels, "int32"),
+                log_prob,
+                ops.convert_to_tensor(rows, "int32"),
+            )
+            new = slice(part * size - start, None)
+            grid = ops.convert_to_numpy(grid)[new]
+            return grid, ops.convert_to_numpy(log_probs)[new] if log_prob else None
+
+        if parts == 1:
+            return run(0)
+        with concurrent.futures.ThreadPoolExecutor(parts) as pool:
+            grids, log_probs = zip(*pool.map(run, range(parts)), strict=True)
+        return np.concatenate(grids), np.concatenate(log_probs) if log_prob else None
 
 
 def draw_noise(seeds, stream, shape):

@@ -44,11 +44,15 @@ def samplers():
 @pytest.fixture(scope="module", params=["pixels", "codes"])
 def case(request, samplers):
     sampler, conditioning = samplers[request.param], CONDITIONING[request.param]
-    return sampler, conditioning, *sampler(SEEDS, 1.0, 1.0, **conditioning)
+    return sampler, conditioning, *sampler(SEEDS, 1.0, 1.0, **conditioning, log_prob=True)
 
 
 def noise_of(sampler, seeds):
     return np.array(sampler._draw_noise(seeds))
+
+
+def trace_counts(sampler):
+    return [f.experimental_get_tracing_count() for f in (sampler._run, sampler._draw_noise)]
 
 
 def test_shapes_and_ranges(case):
@@ -88,6 +92,30 @@ def test_same_seed_same_sample_alone_or_in_any_batch(case):
     np.testing.assert_array_equal(alone, grid[1:2])
 
 
+@pytest.mark.parametrize("num", [16, 17])
+def test_a_batch_cut_into_parts_for_threads_is_the_whole(samplers, monkeypatch, num):
+    sampler, seeds = samplers["codes"], seed_pairs(5, num)
+    settings = {"temperature": np.linspace(0.5, 1, num), "top_p": np.linspace(0.6, 1, num)}
+    settings["labels"] = np.arange(num) % 3
+    monkeypatch.setattr(sampler, "_threads", 1)
+    grid, log_prob = sampler(seeds, **settings, log_prob=True)
+    for threads in (2, 3):
+        monkeypatch.setattr(sampler, "_threads", threads)
+        monkeypatch.setattr("haim_tf.sampling.EXAMPLES_A_THREAD", 5)
+        cut_grid, cut_log_prob = sampler(seeds, **settings, log_prob=True)
+        np.testing.assert_array_equal(cut_grid, grid)
+        np.testing.assert_allclose(cut_log_prob, log_prob, rtol=1e-5)
+
+
+def test_compiled_ahead(samplers):
+    for sampler, conditioning in zip(samplers.values(), CONDITIONING.values(), strict=True):
+        sampler.compile(2)
+        before = trace_counts(sampler)
+        grid, log_prob = sampler(SEEDS[:2], 0.5, 0.5, **{k: v[:2] for k, v in conditioning.items()})
+        assert trace_counts(sampler) == before
+        assert log_prob is None and grid.any()
+
+
 def test_another_seed_or_conditioning_gives_another_sample(case):
     sampler, conditioning, grid, _ = case
     other, _ = sampler(seed_pairs(4, 3), 1.0, 1.0, **conditioning)
@@ -106,19 +134,12 @@ def test_an_example_does_not_depend_on_the_settings_of_the_others(case):
 
 def test_new_settings_seeds_and_conditioning_build_no_new_program(case):
     sampler, conditioning, *_ = case
-    before = (
-        sampler._run.experimental_get_tracing_count(),
-        sampler._draw_noise.experimental_get_tracing_count(),
-    )
+    before = trace_counts(sampler)
     for i in range(3):
         other = {k: (v + 1) % 3 for k, v in conditioning.items()}
-        sampler(seed_pairs(i, 3), 0.5 + i, 0.9 - i / 10, **other)
-        sampler(seed_pairs(i, 3), [1, 2, 3], np.float32(0.5), **other)
-    after = (
-        sampler._run.experimental_get_tracing_count(),
-        sampler._draw_noise.experimental_get_tracing_count(),
-    )
-    assert after == before
+        sampler(seed_pairs(i, 3), 0.5 + i, 0.9 - i / 10, **other, log_prob=True)
+        sampler(seed_pairs(i, 3), [1, 2, 3], np.float32(0.5), **other, log_prob=True)
+    assert trace_counts(sampler) == before
 
 
 def test_channels_are_drawn_in_order(samplers):

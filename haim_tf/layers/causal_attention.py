@@ -79,12 +79,15 @@ class CausalAttention2D(keras.layers.Layer):
             return ops.reshape(x, (-1, x.shape[1], self.heads, self.key_dim))
 
         scores = ops.einsum("bnhd,bmhd->bhnm", split(queries), split(keys))
+        mixed = ops.einsum("bhnm,bmhd->bnhd", self._weights(scores, visible), split(values))
+        return ops.reshape(mixed, (-1, queries.shape[1], self.heads * self.key_dim))
+
+    def _weights(self, scores, visible):
+        """Attention weights for scores `(..., n, m)`; visible is float32 `(n, m)` or `(m,)`, 0 or 1."""
         scores = ops.cast(scores, "float32") / np.sqrt(self.key_dim).astype("float32")
-        visible = ops.cast(visible, "float32")
         # Multiplying by `visible` too makes a row without any visible position zero, not uniform.
         weights = ops.softmax(scores + (1.0 - visible) * NEVER) * visible
-        mixed = ops.einsum("bhnm,bmhd->bnhd", ops.cast(weights, self.compute_dtype), split(values))
-        return ops.reshape(mixed, (-1, queries.shape[1], self.heads * self.key_dim))
+        return ops.cast(weights, self.compute_dtype)
 
     def call(self, inputs):
         _, height, width, channels = inputs.shape
@@ -101,32 +104,43 @@ class CausalAttention2D(keras.layers.Layer):
 
     def init_cache(self, batch_size, height, width):
         """Empty cache of keys and values for a new grid, and the positions, projected once."""
-        zeros = ops.zeros((batch_size, height * width, self.heads * self.key_dim), self.compute_dtype)
+        count, size = height * width, self.heads * self.key_dim
         query_positions, key_positions = self._positions(height, width)
-        return {
-            "keys": zeros,
-            "values": zeros,
-            "last_query": zeros[:, 0],
+        cache = {
+            # As the matrix products of `step` take them: in another order they would be copied every step.
+            "keys": ops.zeros((batch_size * self.heads, self.key_dim, count), self.compute_dtype),
+            "values": ops.zeros((batch_size * self.heads, count, self.key_dim), self.compute_dtype),
             "query_positions": query_positions,
             "key_positions": key_positions,
         }
+        if self.shifted:
+            cache["last_query"] = ops.zeros((batch_size, size), self.compute_dtype)
+        return cache
 
     def step(self, cache, inputs, index):
         """Output `(B, C)` at raster index `index` for the inputs `(B, C)` there, and the new cache.
 
         With `shifted` the inputs play no part in the output, only in the cache.
         """
-        batch_size, count, size = cache["keys"].shape
+        size = self.heads * self.key_dim
+        count = cache["values"].shape[1]
+
+        def split(x):
+            return ops.reshape(x, (-1, 1, self.key_dim))
+
         query, keys, values = ops.split(self.project(inputs), 3, axis=-1)
         queries = cache["last_query"] if self.shifted else query
-        queries = queries + ops.slice(cache["query_positions"], (index, 0), (1, size))
-        keys = keys + ops.slice(cache["key_positions"], (index, 0), (1, size))
-        keys = ops.slice_update(cache["keys"], (0, index, 0), keys[:, None])
-        values = ops.slice_update(cache["values"], (0, index, 0), values[:, None])
+        queries = split(queries + ops.slice(cache["query_positions"], (index, 0), (1, size)))
+        keys = split(keys + ops.slice(cache["key_positions"], (index, 0), (1, size)))
+        keys = ops.slice_update(cache["keys"], (0, 0, index), ops.swapaxes(keys, 1, 2))
+        values = ops.slice_update(cache["values"], (0, index, 0), split(values))
         positions = ops.arange(count)
-        visible = (positions < index if self.shifted else positions <= index)[None]
-        mixed = self._attend(queries[:, None], keys, values, visible)
-        return self.merge(mixed[:, 0]), {**cache, "keys": keys, "values": values, "last_query": query}
+        visible = ops.cast(positions < index if self.shifted else positions <= index, "float32")
+        mixed = ops.matmul(self._weights(ops.matmul(queries, keys), visible), values)
+        cache = {**cache, "keys": keys, "values": values}
+        if self.shifted:
+            cache["last_query"] = query
+        return self.merge(ops.reshape(mixed, (-1, size))), cache
 
     def compute_output_shape(self, input_shape):
         return input_shape

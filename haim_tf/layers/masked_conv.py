@@ -104,14 +104,20 @@ class MaskedConv2D(keras.layers.Layer):
         return ops.conv(inputs, kernel, padding="valid") + ops.convert_to_tensor(self.bias)
 
     def init_cache(self, batch_size, width):
-        """Zero cache for a new grid of the given width."""
+        """Zero cache for a new grid of the given width, and the row's own taps as one matrix."""
         channels = (self.kernel_row if self.kernel_above is None else self.kernel_above).shape[2]
         padded = width + 2 * self.reach
-        return {
+        cache = {
             "rows": ops.zeros((batch_size, self.kernel_size[0] - 1, padded, channels), self.compute_dtype),
             "row": ops.zeros((batch_size, padded, channels), self.compute_dtype),
             "above": ops.zeros((batch_size, width, self.filters), self.compute_dtype),
         }
+        if self.kernel_row is not None:
+            # Made here, not at each position: XLA fuses a reshape into a matrix-vector product, and what
+            # comes out is a plain loop, many times slower.
+            kernel = ops.cast(ops.convert_to_tensor(self.kernel_row), self.compute_dtype)
+            cache["taps"] = ops.reshape(kernel, (self.row_taps * channels, self.filters))
+        return cache
 
     def start_row(self, cache):
         """Takes the row just written into the finished rows; returns the cache of the next row."""
@@ -122,11 +128,11 @@ class MaskedConv2D(keras.layers.Layer):
             end = row[:, self.reach : row.shape[1] - self.reach][:, -self.reach :]
             fresh = ops.slice_update(fresh, (0, self.reach - end.shape[1], 0), end)
         if self.kernel_above is None:
-            return {"rows": rows, "row": fresh, "above": ops.zeros_like(cache["above"]) + bias}
+            return {**cache, "row": fresh, "above": ops.zeros_like(cache["above"]) + bias}
         rows = ops.concatenate([rows[:, 1:], row[:, None]], axis=1)
         kernel = ops.cast(ops.convert_to_tensor(self.kernel_above), self.compute_dtype)
         above = ops.conv(rows, kernel, padding="valid")[:, 0] + bias
-        return {"rows": rows, "row": fresh, "above": above}
+        return {**cache, "rows": rows, "row": fresh, "above": above}
 
     def write(self, cache, inputs, column):
         """Stores the inputs `(B, C)` of one position of the current row."""
@@ -141,9 +147,8 @@ class MaskedConv2D(keras.layers.Layer):
         if self.kernel_row is None:
             return outputs
         window = ops.slice(cache["row"], (0, column, 0), (batch_size, self.row_taps, channels))
-        kernel = ops.cast(ops.convert_to_tensor(self.kernel_row), self.compute_dtype)
         window = ops.reshape(window, (batch_size, self.row_taps * channels))
-        return outputs + ops.matmul(window, ops.reshape(kernel, (self.row_taps * channels, self.filters)))
+        return outputs + ops.matmul(window, cache["taps"])
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)

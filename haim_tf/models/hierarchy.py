@@ -363,6 +363,16 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
             )
         return self._programs["sampler", index]
 
+    def compile_sampler(self, batch_size=64):
+        """Builds what sampling batches of a size needs ahead of its first use, for all networks.
+
+        Args:
+            batch_size: as for `sample`, which samples fewer images as one batch of their number.
+        """
+        require_positive_integers(batch_size=batch_size)
+        for index in range(self.num_levels + 1):
+            self.sampler(index).compile(batch_size)
+
     def _sample_below(self, known, labels, seeds, temperature, top_p, batch_size, verbose):
         """Samples the prior (where no `(level, codes)` is known) and every level below, batch by batch."""
         networks = self.num_levels + 1

@@ -37,6 +37,8 @@ class PixelCNN(keras.layers.Layer):
         num_classes: number of labels that the network is conditioned on, or `None`.
         code_dim: `D`: the codes come as their vectors, float `(B, h, w, D)`, so that gradient passes to
             them; or `None`, the rule: as integers.
+        remat: whether training computes the inside of each block twice instead of
+            keeping it in memory (without dropout only).
 
     Shapes: x int `(B, H, W)` or `(B, H, W, C)`; codes int `(B, H / upsampling, W / upsampling)`; labels int
     `(B,)`; output: the head's parameters, float32 `(B, H, W, P)`.
@@ -66,6 +68,7 @@ class PixelCNN(keras.layers.Layer):
         condition_blocks=2,
         num_classes=None,
         code_dim=None,
+        remat=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -78,6 +81,8 @@ class PixelCNN(keras.layers.Layer):
             raise ValueError(f"width must be divisible by heads, got width={width}, heads={heads}")
         if not set(attention) <= set(range(blocks)) or len(set(attention)) < len(attention):
             raise ValueError(f"attention names blocks 0..{blocks - 1}, each once, got {list(attention)}")
+        if remat and dropout:
+            raise ValueError(f"remat would draw other masks the second time; use dropout=0, got {dropout}")
         self.likelihood = likelihood
         self.width = width
         self.blocks = blocks
@@ -91,6 +96,7 @@ class PixelCNN(keras.layers.Layer):
         self.condition_blocks = condition_blocks
         self.num_classes = num_classes
         self.code_dim = code_dim
+        self.remat = remat
         self.pixels = isinstance(likelihood, DiscretizedLogisticMixture)
         if not self.pixels and not isinstance(likelihood, Categorical):
             raise ValueError(
@@ -194,7 +200,10 @@ class PixelCNN(keras.layers.Layer):
         hidden = self.first(self._embed_elements(x))
         attention = iter(self.attention_layers)
         for i, block in enumerate(self.block_layers):
-            hidden = block(hidden, condition=condition, vector=vector, training=training)
+            if self.remat and training:
+                hidden = _rematerialized(block, hidden, condition=condition, vector=vector)
+            else:
+                hidden = block(hidden, condition=condition, vector=vector, training=training)
             if i in self.attention:
                 hidden = hidden + next(attention)(hidden)
         outputs = self.last(self.hidden(ops.swish(hidden)))
@@ -299,6 +308,7 @@ class PixelCNN(keras.layers.Layer):
             "condition_blocks": self.condition_blocks,
             "num_classes": self.num_classes,
             "code_dim": self.code_dim,
+            "remat": self.remat,
         }
 
     @classmethod
@@ -306,6 +316,17 @@ class PixelCNN(keras.layers.Layer):
         config = dict(config)
         config["likelihood"] = keras.saving.deserialize_keras_object(config["likelihood"])
         return cls(**config)
+
+
+def _rematerialized(block, inputs, **conditioning):
+    """The block's output in training; its inside is not kept but computed again for the backward pass."""
+    given = {name: value for name, value in conditioning.items() if value is not None}
+
+    def run(inputs, *values):
+        return block(inputs, **dict(zip(given, values, strict=True)), training=True)
+
+    # Tensors pass as arguments: of what a function just closes over, gradients would be lost.
+    return keras.remat(run)(inputs, *given.values())
 
 
 class _FixedBias(keras.initializers.Initializer):

@@ -196,6 +196,15 @@ def test_new_arguments_build_no_new_programs(model, samples):
     assert programs() == before
 
 
+def test_compile_sampler_builds_all_that_sampling_needs(model):
+    model.compile_sampler(batch_size=5)
+    counts = [model.sampler(i)._run.experimental_get_tracing_count() for i in range(2)]
+    model.sample(8, labels=1, batch_size=5)
+    assert [model.sampler(i)._run.experimental_get_tracing_count() for i in range(2)] == counts
+    with pytest.raises(ValueError, match="batch_size"):
+        model.compile_sampler(0)
+
+
 def test_decode_and_reconstruct(model):
     images = make_images(model, 3)
     codes = model.encode(images)[0]
@@ -235,7 +244,7 @@ def test_categorical_pixels_below_two_levels_with_every_decoder_in_use():
 def test_log_prob_of_a_flat_models_sample_is_the_samplers_own():
     model = randomized(make((3, 4, 3)))
     images = model.sample(2, seed=1)
-    grid, log_prob = model.sampler(0)([[1, 0], [1, 1]], 1.0, 1.0)
+    grid, log_prob = model.sampler(0)([[1, 0], [1, 1]], 1.0, 1.0, log_prob=True)
     np.testing.assert_array_equal(grid, images)
     np.testing.assert_allclose(model.log_prob(images), log_prob, rtol=1e-5)
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from haim_tf.layers import CausalAttention2D, GatedResidualBlock, MaskedConv2D
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 from haim_tf.networks import PixelCNN
+from haim_tf.presets import list_models, load
 
 CODES_4 = Categorical(4)
 GREY, COLOUR = DiscretizedLogisticMixture(1, 2), DiscretizedLogisticMixture(3, 2)
@@ -156,6 +157,39 @@ def test_incremental_equals_parallel(likelihood, blocks, attention, grid, batch_
     np.testing.assert_allclose(run_incrementally(network, x, **conditioning), parallel, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", list_models())
+def test_incremental_equals_parallel_for_every_network_of_the_zoo(name):
+    model = load(name)
+    for network, shape in zip(model.networks, model.grid_shapes, strict=True):
+        # A corner of the grid: every layer, its own weights, a few rows, not square.
+        height, width = 2 * network.upsampling, min(shape[1], 3 * network.upsampling)
+        x = make_grid(network.likelihood, (2, height, width))
+        conditioning = make_conditioning(network, 2, height, width)
+        parallel = tf.function(network, autograph=False)(tf.constant(x), **conditioning)
+        stepped = run_incrementally(network, x, **conditioning)
+        np.testing.assert_allclose(stepped, parallel, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("conditioning", [{"codebook_size": 4, "num_classes": 2}, {}])
+def test_rematerialized_training_has_the_same_gradients(conditioning):
+    network = randomize(make(COLOUR, blocks=2, attention=[1], **conditioning))
+    again = PixelCNN.from_config({**network.get_config(), "remat": True})
+    again.build()
+    again.set_weights(network.get_weights())
+    x = make_grid(COLOUR, (2, 3, 4))
+    inputs = make_conditioning(network, 2, 3, 4)
+
+    def gradients(one):
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(one.log_prob(x, **inputs, training=True))
+        gradients = tape.gradient(loss, [w.value for w in one.trainable_variables])
+        return [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    plain, rematerialized = (tf.function(gradients, autograph=False)(one) for one in (network, again))
+    for name, one, other in zip((w.path for w in network.weights), plain, rematerialized, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_every_layer_has_an_incremental_form():
     """What the property above relies on: nothing else in the network looks at more than one position."""
     network = make(blocks=2, attention=[0])
@@ -241,6 +275,7 @@ def test_dropout_acts_in_training_only():
         ({"codebook_size": 0}, "codebook_size"),
         ({"num_classes": 0}, "num_classes"),
         ({"upsampling": 0}, "upsampling"),
+        ({"remat": True, "dropout": 0.5}, "dropout=0, got 0.5"),
         ({"likelihood": "categorical"}, "Categorical or DiscretizedLogisticMixture, got 'categorical'"),
     ],
 )
