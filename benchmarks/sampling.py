@@ -169,7 +169,7 @@ def against_tfp():
     network = PixelCNN(DiscretizedLogisticMixture(3), width=64, blocks=6)
     network.build()
     theirs = tfp.distributions.PixelCNN(
-        (32, 32, 3), num_resnet=1, num_hierarchies=2, num_filters=48, num_logistic_mix=10, dropout_p=0.0
+        (32, 32, 3), num_resnet=1, num_hierarchies=2, num_filters=34, num_logistic_mix=10, dropout_p=0.0
     )
     draw = tf.function(lambda: theirs.sample(1, seed=0), autograph=False)
     sampler, seeds = Sampler(network, (32, 32), stream=0), seed_pairs(0, 1)
