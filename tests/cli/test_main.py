@@ -6,7 +6,17 @@ import sys
 
 import pytest
 
-COMMANDS = ("encode", "evaluate", "list", "reconstruct", "sample", "train")
+COMMANDS = (
+    "complete",
+    "compress",
+    "decompress",
+    "encode",
+    "evaluate",
+    "list",
+    "reconstruct",
+    "sample",
+    "train",
+)
 
 
 def start(*arguments, options=()):
@@ -31,16 +41,17 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
     code, output, errors = run(command, "--help")
     assert (code, errors) == (0, "")
     assert output.startswith(f"usage: haim_tf {command}")
+    assert ("..." in output.splitlines()[0].split("--")[0]) == (command in ("compress", "decompress"))
     shown = [line.strip() for line in output.splitlines() if line.startswith("  --")]
-    assert ("--data" in shown) == (command in ("encode", "evaluate", "reconstruct", "train"))
-    assert ("--labels" in shown) == (command == "sample")
+    assert ("--data" in shown) == (command in ("complete", "encode", "evaluate", "reconstruct", "train"))
+    assert ("--labels" in shown) == (command in ("compress", "sample"))
     assert "--verbosity" not in shown
 
 
 def test_unknown_command_suggests_near_ones(run):
     assert run("sampel") == (2, "", "haim_tf: unknown command 'sampel'; did you mean sample?\n")
     code, _, errors = run("qqq")
-    assert code == 2 and "commands: encode" in errors
+    assert code == 2 and "commands: complete" in errors
 
 
 @pytest.mark.parametrize(
