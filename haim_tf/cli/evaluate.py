@@ -13,12 +13,18 @@ flags.DEFINE_integer(
     "reconstructions", 256, "Images that the main decoders reconstruct, at most.", lower_bound=0
 )
 flags.DEFINE_string("output", None, "JSON file for the figures, a new one.")
+flags.DEFINE_string(
+    "scores",
+    None,
+    "CSV file, a new one, for bits/dim by level of every image measured and, of class-conditional models, "
+    "the most probable label and the label's posterior by Bayes' rule.",
+)
 
 
 def main(argv):
-    from haim_tf import data, evaluation, files, presets
+    from haim_tf import data, evaluation, files, presets, scores
 
-    output = files.check_new_file(FLAGS.output) if FLAGS.output else None
+    output, csv = (files.check_new_file(path) if path else None for path in (FLAGS.output, FLAGS.scores))
     model = presets.load(FLAGS.model)
     images = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
     report = evaluation.evaluate(
@@ -30,6 +36,14 @@ def main(argv):
         reconstructions=FLAGS.reconstructions,
     )
     report = {"model": FLAGS.model, "split": FLAGS.split, **report}
+    if csv or model.num_classes:
+        # The images that were measured.
+        chosen = evaluation._choose(len(images), FLAGS.num, FLAGS.seed)
+        columns = scores.score_data(model, images, chosen, FLAGS.batch_size)
+        if model.num_classes:
+            report["label_posterior"] = scores.summary(columns)
+        if csv:
+            scores.write_csv(csv, columns)
     print(table(report))
     if output:
         files.write_json(output, report)
@@ -59,6 +73,7 @@ def table(report):
         cells = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *cells]).rstrip())
     error = _number(report["standard_error"], ".4f")
+    posterior = report.get("label_posterior")
     return "\n".join(
         [
             f"{report['model']} on {report['num']} images of {report['data']}, {report['split']}, "
@@ -66,6 +81,7 @@ def table(report):
             *lines,
             f"Bits/dim are upper bounds (standard error of the total: {error}); errors are squared, "
             f"pixels in -1..1, main decoders on {report['num_reconstructions']} images.",
+            *([f"Label by Bayes' rule: accuracy {posterior['accuracy']:.4f}."] if posterior else []),
         ]
     )
 

@@ -1,5 +1,6 @@
 """`haim_tf evaluate` and the benchmark beside it, as processes of their own."""
 
+import csv
 import json
 import os
 import subprocess
@@ -37,7 +38,8 @@ def folder(tmp_path_factory):
 
 def test_prints_a_table_and_writes_json(folder):
     flags = ["--model=debug", "--data=data.npz", "--num=8", "--seed=3", "--reconstructions=2"]
-    process = run("-m", "haim_tf", "evaluate", *flags, "--output=metrics.json", folder=folder)
+    flags += ["--output=metrics.json", "--scores=scores.csv"]
+    process = run("-m", "haim_tf", "evaluate", *flags, folder=folder)
     assert process.returncode == 0, process.stderr
     report = json.loads((folder / "metrics.json").read_text())
     described = [report[name] for name in ("model", "data", "split", "num", "seed", "num_reconstructions")]
@@ -48,6 +50,14 @@ def test_prints_a_table_and_writes_json(folder):
     drawn = evaluation._choose(12, 8, 3)
     bits = haim_tf.load("debug").bits_per_dim(images[drawn], labels[drawn])
     assert report["bits_per_dim"]["total"] == pytest.approx(bits.mean(), rel=1e-5)
+
+    with open(folder / "scores.csv", newline="") as file:
+        scores = list(csv.DictReader(file))
+    assert [int(row["image"]) for row in scores] == drawn.tolist()
+    np.testing.assert_allclose([float(row["total"]) for row in scores], bits, rtol=1e-4)
+    right = np.mean([row["label"] == row["predicted_label"] for row in scores])
+    assert report["label_posterior"]["accuracy"] == right
+    assert process.stdout.splitlines()[-1] == f"Label by Bayes' rule: accuracy {right:.4f}."
 
     rows = {" ".join(line.split()[:2]): line.split() for line in process.stdout.splitlines()}
     level = report["levels"]["level_2"]

@@ -6,7 +6,19 @@ import sys
 
 import pytest
 
-COMMANDS = ("compare", "encode", "evaluate", "list", "reconstruct", "sample", "train")
+COMMANDS = (
+    "compare",
+    "complete",
+    "compress",
+    "decompress",
+    "encode",
+    "evaluate",
+    "export",
+    "list",
+    "reconstruct",
+    "sample",
+    "train",
+)
 
 
 def start(*arguments, options=()):
@@ -31,9 +43,11 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
     code, output, errors = run(command, "--help")
     assert (code, errors) == (0, "")
     assert output.startswith(f"usage: haim_tf {command}")
+    assert ("..." in output.splitlines()[0].split("--")[0]) == (command in ("compress", "decompress"))
     shown = [line.strip() for line in output.splitlines() if line.startswith("  --")]
-    assert ("--data" in shown) == (command in ("compare", "encode", "evaluate", "reconstruct", "train"))
-    assert ("--labels" in shown) == (command == "sample")
+    reading = ("compare", "complete", "encode", "evaluate", "reconstruct", "train")
+    assert ("--data" in shown) == (command in reading)
+    assert ("--labels" in shown) == (command in ("compress", "sample"))
     assert "--verbosity" not in shown
 
 

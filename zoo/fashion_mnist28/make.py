@@ -72,6 +72,11 @@ def main(run, flat_run, measured):
                 "value": f"{score['accuracy_real']:.4f}",
                 **val,
             },
+            {
+                "name": "accuracy of the label by Bayes' rule from the model's likelihoods",
+                "value": f"{evaluation['label_posterior']['accuracy']:.4f}",
+                **val,
+            },
             {"name": "classification accuracy score, their ratio", "value": f"{score['ratio']:.1%}", **val},
         ],
         "limits": [
