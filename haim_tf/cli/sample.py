@@ -5,6 +5,7 @@ Labels are taken in turn, image by image, and each column of the sheet is a labe
 
 from absl import flags
 
+from haim_tf.cli._labels import choose_labels
 from haim_tf.cli._output import check_arrays, check_sheet, write_arrays
 
 FLAGS = flags.FLAGS
@@ -50,30 +51,6 @@ def main(argv):
     if npz:
         write_arrays(npz, images=images, labels=labels, class_names=model.class_names)
     print(f"{FLAGS.num} images in {output}")
-
-
-def choose_labels(labels, num_classes, class_names):
-    """The labels to take in turn, ints, for what `--labels` says; `None` for an unconditional model.
-
-    Raises:
-        ValueError: labels for an unconditional model, or a name or number that is no class.
-    """
-    if num_classes is None:
-        if labels:
-            raise ValueError("this model is not class-conditional: leave out --labels")
-        return None
-    if not labels or labels == ["all"]:
-        return list(range(num_classes))
-    names = {name.lower(): i for i, name in enumerate(class_names or [])}
-    return [_label(text.strip(), num_classes, names) for text in labels]
-
-
-def _label(text, num_classes, names):
-    label = names.get(text.lower(), int(text) if text.isdecimal() else None)
-    if label is None or label >= num_classes:
-        known = f", or {', '.join(names)}" if names else ""
-        raise ValueError(f"--labels: {text!r} is no class; accepted: 0..{num_classes - 1}{known}")
-    return label
 
 
 def _numbers(name, texts):
