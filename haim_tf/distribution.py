@@ -161,7 +161,8 @@ class ImageDistribution(_ModelDistribution):
     def _draw(self, seeds, labels):
         grid = _draw_top(self.model, seeds, self.temperature, labels)
         for index in range(self.model.num_levels - 1, -1, -1):
-            grid = _draw(self.model.sampler(index), seeds, self.temperature[index], codes=grid)
+            codes = self.model.decoder_condition(grid, index + 1)
+            grid = _draw(self.model.sampler(index), seeds, self.temperature[index], codes)
         return tf.reshape(grid, [-1, *self._shape])
 
 
@@ -211,8 +212,6 @@ def _draw_top(model, seeds, temperature, labels):
 
 
 def _draw(sampler, seeds, temperature, codes=None, labels=None):
-    """What a `Sampler` does, on tensors."""
+    """Grids of a `Sampler`, from and to tensors."""
     count = seeds.shape[0]
-    noise = sampler._draw_noise(seeds)
-    noise = tf.ensure_shape(noise, (count, *noise.shape[1:]))
-    return sampler._run(noise, tf.fill([count], temperature), tf.ones([count]), codes, labels)[0]
+    return sampler.draw(seeds, tf.fill([count], temperature), tf.ones([count]), codes, labels)[0]

@@ -114,6 +114,13 @@ class Sampler:
         """
         return self._sample(seeds, temperature, top_p, codes, labels, log_prob, self.shape[0])
 
+    def draw(self, seeds, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None):
+        """As a call, from and to tensors of a known batch size, whole: for use inside other graphs."""
+        noise = self._draw_noise(seeds)
+        noise = ops.reshape(noise, (seeds.shape[0], *noise.shape[1:]))
+        rows = ops.convert_to_tensor(self.shape[0] if rows is None else rows, "int32")
+        return self._run(noise, temperature, top_p, codes, labels, log_prob, rows)
+
     def compile(self, batch_size):
         """Builds the program of a batch size, which its first use would build otherwise."""
         network, (height, width) = self.network, self.shape
@@ -140,15 +147,14 @@ class Sampler:
             def cut(x, dtype):
                 return None if x is None else ops.convert_to_tensor(x[start : start + size], dtype)
 
-            noise = self._draw_noise(cut(seeds, "int32"))
-            grid, log_probs = self._run(
-                ops.reshape(noise, (size, *noise.shape[1:])),
+            grid, log_probs = self.draw(
+                cut(seeds, "int32"),
                 cut(temperature, "float32"),
                 cut(top_p, "float32"),
                 cut(codes, "float32" if self.network.code_dim else "int32"),
                 cut(labels, "int32"),
                 log_prob,
-                ops.convert_to_tensor(rows, "int32"),
+                rows,
             )
             new = slice(part * size - start, None)
             grid = ops.convert_to_numpy(grid)[new]
