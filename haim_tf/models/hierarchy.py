@@ -11,13 +11,13 @@ from haim_tf.layers.residual import require_positive_integers
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 from haim_tf.models import inputs
 from haim_tf.models.autoencoder import DiscreteAutoencoder
+from haim_tf.models.generation import Generation
 from haim_tf.models.train_step import PartwiseTraining
 from haim_tf.networks.pixel_cnn import PixelCNN
-from haim_tf.sampling import Sampler, seed_pairs
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
-class HierarchicalModel(PartwiseTraining, keras.Model):
+class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
     """A hierarchy of discrete autoencoders with autoregressive main decoders and a prior on top.
 
     With x_0 the image and x_l the codes of level l (1 the finest), the model bounds
@@ -216,6 +216,10 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
         autoencoder = self.autoencoders[level - 1]
         return autoencoder.quantizer.lookup(codes) if autoencoder.end_to_end else codes
 
+    def has_auxiliary(self, level):
+        """Whether the codes of a level, and all below, have auxiliary decoders to reconstruct with."""
+        return not any(autoencoder.end_to_end for autoencoder in self.autoencoders[:level])
+
     def _auxiliary(self, codes, level):
         for i in range(level, 0, -1):
             codes = self.autoencoders[i - 1].reconstruct(codes)
@@ -286,126 +290,6 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
         labels = inputs.check_labels(labels, self.num_classes, len(images))
         return self._run("_log_probs", images, labels)
 
-    # Sampling --------------------------------------------------------------------------------------------
-
-    def sample(self, num, labels=None, seed=0, temperature=1.0, top_p=1.0, batch_size=64, verbose=None):
-        """Samples images: top codes from the prior, then down through the main decoders.
-
-        Args:
-            num: number of images.
-            labels: one int or `num` of them; `None` draws each label from the example's seed
-                (class-conditional models only).
-            seed: an int, or an int array `(num, 2)` of seed pairs; example i of seed s has the pair (s, i).
-                Weights, label, seed pair, temperature and top_p determine a sample.
-            temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one a
-                level (finest first) and one for the prior.
-            top_p: mass of the nucleus to sample from, in (0, 1]; one value or several, as above.
-            batch_size: how many images are sampled at once.
-            verbose: whether to show a progress bar; `None`: when there is more than one batch.
-
-        Returns:
-            uint8 `(num, H, W, C)`.
-        """
-        if isinstance(num, bool) or not isinstance(num, (int, np.integer)) or num < 1:
-            raise ValueError(f"num must be a positive int, got {num!r}")
-        seeds = seed_pairs(seed, num)
-        if labels is None and self.num_classes:
-            labels = [np.random.default_rng(s).integers(self.num_classes) for s in seeds.astype("uint32")]
-        labels = inputs.check_labels(labels, self.num_classes, num)
-        return self._sample_below(None, labels, seeds, temperature, top_p, batch_size, verbose)
-
-    def decode(self, codes, level=None, seed=0, temperature=1.0, top_p=1.0, batch_size=64, verbose=None):
-        """Samples everything below level `level` (the top one where `None`): images for its codes.
-
-        Args:
-            codes: int `(B, h_l, w_l)` in 0..K_l-1.
-            level: 1..L.
-            seed, temperature, top_p, batch_size, verbose: as for `sample`.
-
-        Returns:
-            uint8 `(B, H, W, C)`.
-        """
-        level = inputs.check_level(self.num_levels if level is None else level, self.num_levels)
-        codes = inputs.check_codes(codes, self.grid_shapes[level], self.codebook_sizes[level - 1])
-        seeds = seed_pairs(seed, len(codes))
-        return self._sample_below((level, codes), None, seeds, temperature, top_p, batch_size, verbose)
-
-    def reconstruct(self, images, level=1, decoder="main", seed=0, **sampling):
-        """Images drawn from, or best fitting, the codes of images at one level.
-
-        Args:
-            images: uint8, or float in 0..255, `(B, H, W, C)`.
-            level: whose codes are kept, 1..L.
-            decoder: `"main"` samples everything below from the main decoders; `"auxiliary"` goes down
-                through the auxiliary decoders, which shows what the codes hold.
-            seed: as for `sample`; further `sampling` arguments likewise.
-
-        Returns:
-            uint8 `(B, H, W, C)`.
-        """
-        level = inputs.check_level(level, self.num_levels)
-        if decoder not in ("main", "auxiliary"):
-            raise ValueError(f'decoder must be "main" or "auxiliary", got {decoder!r}')
-        codes = self.encode(images)[level - 1]
-        if decoder == "auxiliary":
-            return self._run("_auxiliary", codes, level)
-        return self.decode(codes, level=level, seed=seed, **sampling)
-
-    def has_auxiliary(self, level):
-        """Whether the codes of a level, and all below, have auxiliary decoders to reconstruct with."""
-        return not any(autoencoder.end_to_end for autoencoder in self.autoencoders[:level])
-
-    def sampler(self, index):
-        """The compiled `Sampler` of network `index` (0 the finest decoder, `num_levels` the prior)."""
-        if ("sampler", index) not in self._programs:
-            self._programs["sampler", index] = Sampler(
-                self.networks[index], self.grid_shapes[index], stream=index
-            )
-        return self._programs["sampler", index]
-
-    def compile_sampler(self, batch_size=64):
-        """Builds what sampling batches of a size needs ahead of its first use, for all networks.
-
-        Args:
-            batch_size: as for `sample`, which samples fewer images as one batch of their number.
-        """
-        require_positive_integers(batch_size=batch_size)
-        for index in range(self.num_levels + 1):
-            self.sampler(index).compile(batch_size)
-
-    def _sample_below(self, known, labels, seeds, temperature, top_p, batch_size, verbose):
-        """Samples the prior (where no `(level, codes)` is known) and every level below, batch by batch."""
-        networks = self.num_levels + 1
-        require_positive_integers(batch_size=batch_size)
-        temperature = inputs.check_per_level("temperature", temperature, networks, 0.0, 100.0)
-        top_p = inputs.check_per_level("top_p", top_p, networks, 1e-6, 1.0)
-        top = self.num_levels if known is None else known[0] - 1
-        num = len(seeds)
-        if not num:
-            return np.zeros((0, *self.image_shape), "uint8")
-        size = min(num, batch_size)
-        batches = -(-num // size)
-        bar = None
-        if verbose or (verbose is None and batches > 1):
-            bar = keras.utils.Progbar(batches * (top + 1), unit_name="network pass")
-        images = []
-        for start in range(0, num, size):
-            # The last batch repeats its last example, so that one compiled program serves all batches.
-            rows = np.minimum(np.arange(start, start + size), num - 1)
-            grid = None if known is None else known[1][rows]
-            for index in range(top, -1, -1):
-                grid, _ = self.sampler(index)(
-                    seeds[rows],
-                    temperature[index],
-                    top_p[index],
-                    codes=self.decoder_condition(grid, index + 1) if index < self.num_levels else None,
-                    labels=labels[rows] if index == self.num_levels and labels is not None else None,
-                )
-                if bar:
-                    bar.add(1)
-            images.append(grid.astype("uint8"))
-        return np.concatenate(images)[:num].reshape(num, *self.image_shape)
-
     def without_teachers(self):
         """A copy that lacks the teachers of masked self-prediction: smaller, alike in everything but training
         the codes of their levels, which are frozen."""
@@ -419,26 +303,6 @@ class HierarchicalModel(PartwiseTraining, keras.Model):
                 ours.assign(theirs)
         model.class_names = self.class_names
         return model
-
-    # Put to use: each in a module of its own, which stands above models ------------------------------------
-
-    def complete(self, images, mask=None, rows=None, labels=None, seed=0, candidates=16, **options):
-        """Completes images, known pixels kept bit for bit; see `haim_tf.completion.complete`."""
-        from haim_tf import completion
-
-        return completion.complete(self, images, mask, rows, labels, seed, candidates, **options)
-
-    def as_distribution(self, labels=None, temperature=1.0):
-        """A `tfp.distributions.Distribution` of images; see `haim_tf.distribution.ImageDistribution`."""
-        from haim_tf.distribution import ImageDistribution
-
-        return ImageDistribution(self, labels, temperature)
-
-    def prior_distribution(self, labels=None, temperature=1.0):
-        """That of the top codes, with an exact `log_prob`; see `haim_tf.distribution.PriorDistribution`."""
-        from haim_tf.distribution import PriorDistribution
-
-        return PriorDistribution(self, labels, temperature)
 
     def save_to_preset(self, folder, **options):
         """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
