@@ -14,7 +14,8 @@ from absl import app, flags
 from PIL import Image
 
 import haim_tf
-from haim_tf import compression, scores
+from haim_tf import compression
+from haim_tf.evaluation import scores
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "fashion_mnist28", "Name of a model, or a preset folder.")

@@ -106,7 +106,7 @@ def test_reconstruction_errors_are_those_of_reconstruct(model, data, report):
         figures = report["levels"][f"level_{level}"]
         images = model.reconstruct(data.images, level=level, decoder="auxiliary")
         assert figures["error_auxiliary"] == pytest.approx(error(images, data.images))
-    drawn = report_module._choose(NUM, 3, 5)
+    drawn = report_module.choose_images(NUM, 3, 5)
     images = model.reconstruct(data.images[drawn], level=2, seed=5)
     assert report["levels"]["level_2"]["error_main"] == pytest.approx(error(images, data.images[drawn]))
 
@@ -151,7 +151,7 @@ def test_a_subset_is_a_seeded_draw(model, data):
 
     first = measure(1)
     assert first["num"] == 4
-    drawn = report_module._choose(NUM, 4, 1)
+    drawn = report_module.choose_images(NUM, 4, 1)
     assert (np.diff(drawn) > 0).all()
     bits = model.bits_per_dim(data.images[drawn], data.labels[drawn])
     assert first["bits_per_dim"]["total"] == pytest.approx(bits.mean(), rel=1e-5)

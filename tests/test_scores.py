@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import haim_tf
-from haim_tf import scores
+from haim_tf.evaluation import scores
 
 
 @pytest.fixture(scope="module")

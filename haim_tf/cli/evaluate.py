@@ -22,7 +22,8 @@ flags.DEFINE_string(
 
 
 def main(argv):
-    from haim_tf import data, evaluation, files, presets, scores
+    from haim_tf import data, evaluation, files, presets
+    from haim_tf.evaluation import scores
 
     output, csv = (files.check_new_file(path) if path else None for path in (FLAGS.output, FLAGS.scores))
     model = presets.load(FLAGS.model)
@@ -38,7 +39,7 @@ def main(argv):
     report = {"model": FLAGS.model, "split": FLAGS.split, **report}
     if csv or model.num_classes:
         # The images that were measured.
-        chosen = evaluation._choose(len(images), FLAGS.num, FLAGS.seed)
+        chosen = evaluation.choose_images(len(images), FLAGS.num, FLAGS.seed)
         columns = scores.score_data(model, images, chosen, FLAGS.batch_size)
         if model.num_classes:
             report["label_posterior"] = scores.summary(columns)

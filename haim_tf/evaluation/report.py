@@ -52,7 +52,7 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
     """
     if num is not None and num < 1:
         raise ValueError(f"num must be at least 1, got {num}")
-    chosen = _choose(len(data), num, seed)
+    chosen = choose_images(len(data), num, seed)
     labels = None if data.labels is None or model.num_classes is None else data.labels[chosen]
     labels = inputs.check_labels(labels, model.num_classes, len(chosen))
     batches = [slice(i, i + batch_size) for i in range(0, len(chosen), batch_size)]
@@ -88,7 +88,7 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
         bar.add(1)
     bits = _bits_per_dim(log_probs, model)
 
-    drawn = _choose(len(chosen), min(reconstructions, len(chosen)), seed)
+    drawn = choose_images(len(chosen), min(reconstructions, len(chosen)), seed)
     report = {
         "data": data.name,
         "num": len(chosen),
@@ -138,7 +138,7 @@ def code_statistics(codes, codebook_size):
     }
 
 
-def _choose(count, num, seed):
+def choose_images(count, num, seed):
     """Sorted indices of `num` of `count` images, drawn by the seed; all where `num` is `None`."""
     if num is None:
         return np.arange(count)

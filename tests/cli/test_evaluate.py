@@ -47,7 +47,7 @@ def test_prints_a_table_and_writes_json(folder):
 
     with np.load(folder / "data.npz") as arrays:
         images, labels = arrays["x_test"], arrays["y_test"]
-    drawn = evaluation._choose(12, 8, 3)
+    drawn = evaluation.choose_images(12, 8, 3)
     bits = haim_tf.load("debug").bits_per_dim(images[drawn], labels[drawn])
     assert report["bits_per_dim"]["total"] == pytest.approx(bits.mean(), rel=1e-5)
 
