@@ -4,14 +4,16 @@ A recipe is a JSON file (or dict) that holds everything a training run needs but
 
     {"model": {...},              arguments of HierarchicalModel
      "seed": 0, "batch_size": 32, "flip": true, "holdout": 1000, "interval": 250,
-     "precision": "mixed_bfloat16", "ema": 0.999, "clip_norm": 1.0,
+     "precision": "mixed_bfloat16", "ema": 0.999, "clip_norm": 1.0, "rare_codes_below": 0.1,
      "stages": [{"train": ["codes"], "steps": 3000, "learning_rate": 0.001, "warmup": 200}, ...],
      "variants": {"flat": {...}}} named sets of other values for the keys above, such as a baseline's
 
 Each stage trains the named parts (see `HierarchicalModel.freeze`) with a fresh Adam, linear warm-up and
 cosine decay, and ends with the moving average of its weights in place. `holdout` training images are kept
-out and their bits/dim logged every `interval` steps. The output folder holds `recipe.json`, `metrics.csv`,
-`checkpoint.npz` (replaced atomically), and at the end `preset/`, which `haim_tf.load` reads.
+out and their bits/dim logged every `interval` steps. At the end codes rarer than `rare_codes_below` of
+uniform usage are dropped (see `models.without_rare_codes`; by default none is). The output folder holds
+`recipe.json`, `metrics.csv`, `checkpoint.npz` (replaced atomically), and at the end `preset/`, which
+`haim_tf.load` reads.
 """
 
 import pathlib
@@ -24,7 +26,7 @@ import numpy as np
 from haim_tf import data as haim_data
 from haim_tf import presets
 from haim_tf.files import read_json
-from haim_tf.models import HierarchicalModel
+from haim_tf.models import HierarchicalModel, without_rare_codes
 from haim_tf.run_folder import RunFolder
 
 DEFAULTS = {
@@ -36,12 +38,15 @@ DEFAULTS = {
     "precision": "float32",
     "ema": None,
     "clip_norm": 1.0,
+    "rare_codes_below": 0.0,
     "variants": {},
 }
 STAGE_DEFAULTS = {"train": None, "warmup": 0}
 
 
 SMOKE_STEPS = 4
+# How many training images, evenly spaced, tell which codes are rare.
+RARE_CODES_IMAGES = 10_000
 
 
 def read_recipe(source, variant=None, smoke=False):
@@ -120,6 +125,9 @@ def train(recipe, source, output, split="train", resume=True, verbose=True):
         run.restore(model)
     trained = HierarchicalModel(**recipe["model"])
     trained.set_weights(model.get_weights())
+    if recipe["rare_codes_below"]:
+        typical = kept.images[np.linspace(0, len(kept) - 1, min(len(kept), RARE_CODES_IMAGES)).astype(int)]
+        trained = without_rare_codes(trained, typical, recipe["rare_codes_below"])
     _write_preset(run, recipe, trained, images)
     return trained
 

@@ -188,7 +188,7 @@ def test_end_to_end_models_are_models():
     np.testing.assert_allclose(losses["decoder_1"], parts["level_1"] * np.log(2), rtol=1e-5)
     codes = model.encode(IMAGES[:2])[0]
     sampled, log_prob = model.sampler(0)(
-        np.zeros((2, 2), "int32"), 1.0, 1.0, codes=model.decoder_condition(codes, 1)
+        np.zeros((2, 2), "int32"), 1.0, 1.0, codes=model.decoder_condition(codes, 1), log_prob=True
     )
     vectors = model.autoencoders[0].quantizer.lookup(codes)
     expected = np.array(model.decoders[0].log_prob(sampled, codes=vectors)).sum((1, 2))

@@ -318,7 +318,10 @@ BAD_CONFIGURATIONS = {
         {"levels": [{"downsampling": 2}]},
         r"level 1 must have the keys .*missing: \['codebook_size'",
     ),
-    "unknown key": ({"levels": [level() | {"depth": 3}]}, r"may have 'commitment'; .*unknown: \['depth'\]"),
+    "unknown key": (
+        {"levels": [level() | {"depth": 3}]},
+        r"may have 'commitment' and 'auxiliary'; .*unknown: \['depth'\]",
+    ),
     "one code": ({"levels": [level(2, 1)]}, "num_values"),
     "unknown decoder key": (
         {"levels": [level(depth=3)]},
