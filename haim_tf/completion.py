@@ -79,6 +79,7 @@ def complete(
 
     NOTE: the paper has no completion; weighing candidates is sampling-importance-resampling (Rubin 1987).
     """
+    inputs.check_codes_have_auxiliary(model, "completion")
     images = inputs.check_images(images, model.image_shape)
     mask = _check_mask(mask, rows, images.shape)
     if labels is not None or not model.num_classes:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from haim_tf.models.inputs import check_codes_have_auxiliary
 from haim_tf.sampling import draw_noise, sample_grid
 from haim_tf.version import __version__
 
@@ -75,6 +76,7 @@ def export(model, folder, dtype="float32", batch_sizes=BATCH_SIZES, warmup=True,
     """
     import tensorflow as tf
 
+    check_codes_have_auxiliary(model, "export")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     sizes = sorted({*batch_sizes})

@@ -42,6 +42,7 @@ def compress(model, images, labels=None, name=None, verbose=None):
     Reference: De Fauw, Dieleman, Simonyan 2019, section 3 (the bound). NOTE: the codes are coded as they are,
     without bits back.
     """
+    inputs.check_codes_have_auxiliary(model, "compression")
     images = [_check_image(image, model) for image in images]
     if labels is not None or not model.num_classes:
         labels = inputs.check_labels(labels, model.num_classes, len(images))

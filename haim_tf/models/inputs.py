@@ -114,6 +114,12 @@ def value_error(error):
     return None if start < 0 else ValueError(message[start + len("ValueError: ") :].splitlines()[0])
 
 
+def check_codes_have_auxiliary(model, what):
+    """A ValueError where the main decoder trained the codes: such a model is for comparison only."""
+    if not model.has_auxiliary(model.num_levels):
+        raise ValueError(f"{what} needs codes learned by auxiliary decoders, got a model trained end to end")
+
+
 def check_codes(codes, shape, codebook_size):
     """Returns `codes` as int32 `(B, h, w)`; a ValueError where shape, dtype or range is wrong."""
     codes = np.asarray(codes)

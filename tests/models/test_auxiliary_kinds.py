@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import haim_tf
-from haim_tf import evaluation
+from haim_tf import compression, evaluation
 from haim_tf.models import DiscreteAutoencoder, HierarchicalModel
 
 RNG = np.random.default_rng(0)
@@ -178,7 +178,7 @@ def test_end_to_end_the_main_decoder_trains_the_codes():
     assert not any(reached(tape, losses["decoder_2"], model.parts["autoencoder_2"]))
 
 
-def test_end_to_end_models_are_models():
+def test_end_to_end_models_are_models(tmp_path):
     model = make(END_TO_END)
     model.compile(keras.optimizers.Adam(0.01))
     history = model.fit(IMAGES, batch_size=6, epochs=4, verbose=0).history
@@ -196,6 +196,13 @@ def test_end_to_end_models_are_models():
     assert model.reconstruct(IMAGES[:2]).shape == (2, 8, 12, 1)
     with pytest.raises(ValueError, match="no auxiliary decoder"):
         model.reconstruct(IMAGES, decoder="auxiliary")
+    for use in (
+        lambda: model.complete(IMAGES, rows=1),
+        lambda: compression.compress(model, IMAGES),
+        lambda: haim_tf.saved_model.export(model, tmp_path / "exported"),
+    ):
+        with pytest.raises(ValueError, match="needs codes learned by auxiliary decoders"):
+            use()
     report = evaluation.evaluate(model, haim_tf.data.ImageData(IMAGES), reconstructions=0)
     assert report["levels"]["level_1"]["error_auxiliary"] is None
 
