@@ -55,6 +55,7 @@ def main(run, measured, flat_run=None):
             "command": "haim_tf train --config=fashion_mnist28 --data=fashion_mnist --output=RUN",
             "cost": f"{training.pop('hours')} hours on two CPU cores, shared with other work",
             **training,
+            "rare codes": "at the end those below a tenth of uniform usage were dropped (`rare_codes_below`)",
             "baseline": "the same command with --variant=flat: no codes; same blocks, batches, images seen",
         },
         "evaluation": evaluation,
