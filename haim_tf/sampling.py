@@ -94,7 +94,7 @@ class Sampler:
         def run(noise, temperature, top_p, codes, labels, log_prob, rows):
             return sample_grid(network, noise, temperature, top_p, codes, labels, log_prob, rows)
 
-        @tf.function(autograph=False)
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 2), "int32")])
         def draw(seeds):
             return draw_noise(seeds, stream, (height, width, noise_size))
 
