@@ -56,7 +56,8 @@ def main(run, measured, flat_run=None):
             "cost": f"{training.pop('hours')} hours on two CPU cores, shared with other work",
             **training,
             "rare codes": "at the end those below a tenth of uniform usage were dropped (`rare_codes_below`)",
-            "baseline": "the same command with --variant=flat: no codes; same blocks, batches, images seen",
+            "baseline": "the same command with --variant=flat: no codes; same blocks, batches, images seen; "
+            "an earlier run, kept",
         },
         "evaluation": evaluation,
         "baseline": baseline,
