@@ -14,7 +14,7 @@ NETWORKS = {
     # The pixel decoder of zoo/fashion_mnist28/recipe.json.
     "fashion28": (
         (28, 28),
-        {**PIXELS, "width": 48, "kernel_size": (2, 5), "codebook_size": 32, "upsampling": 2},
+        {**PIXELS, "width": 80, "kernel_size": (2, 5), "codebook_size": 8, "upsampling": 2},
     ),
     "pixels64": ((64, 64), PIXELS),
     "pixels32": ((32, 32), PIXELS),

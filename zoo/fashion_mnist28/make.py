@@ -33,7 +33,7 @@ def main(run, measured, flat_run=None):
         json.loads((measured / f"{name}.json").read_text())
         for name in ("evaluation", "classification_accuracy_score")
     )
-    evaluation["data"] = "Fashion-MNIST"
+    evaluation |= {"model": FOLDER.name, "data": "Fashion-MNIST"}
     baseline = haim_tf.presets.read(FOLDER)[1].get("baseline")
     if flat_run:
         flat = json.loads((measured / "flat.json").read_text())
