@@ -16,6 +16,8 @@ NETWORKS = {
         (28, 28),
         {**PIXELS, "width": 80, "kernel_size": (2, 5), "codebook_size": 8, "upsampling": 2},
     ),
+    # That of zoo/imagenet64/recipe.json, on the crops that it is trained on.
+    "imagenet64": ((32, 32), {**PIXELS, "width": 96, "condition_width": 64}),
     "pixels64": ((64, 64), PIXELS),
     "pixels32": ((32, 32), PIXELS),
     "codes16": ((16, 16), {**PIXELS, "upsampling": 2, "attention": [1, 3]}),
@@ -26,7 +28,7 @@ NETWORKS = {
 def make_network(name, **arguments):
     """A network of `NETWORKS` with random weights of a trained one's size, and its grid `(H, W)`."""
     shape, fixed = NETWORKS[name]
-    channels = {"fashion28": 1, "pixels32": 3, "pixels64": 3}.get(name)
+    channels = {"fashion28": 1, "imagenet64": 3, "pixels32": 3, "pixels64": 3}.get(name)
     likelihood = DiscretizedLogisticMixture(channels) if channels else Categorical(256)
     network = PixelCNN(likelihood, **fixed, **arguments)
     network.build()

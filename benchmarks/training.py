@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", ["fashion28", "pixels64"], "Networks of benchmarks/measuring.py.")
+flags.DEFINE_list("networks", ["fashion28", "imagenet64", "pixels64"], "Networks of benchmarks/measuring.py.")
 flags.DEFINE_list("precisions", ["float32", "mixed_bfloat16"], "Dtype policies.")
 flags.DEFINE_integer("batch_size", 32, "Batch size.", lower_bound=1)
 flags.DEFINE_integer("repeats", 5, "Runs whose median is taken.", lower_bound=1)

@@ -1,6 +1,7 @@
 """Sampling grids from a `PixelCNN` at about the cost of one forward pass: incremental, compiled, seeded."""
 
 import concurrent.futures
+import itertools
 import os
 
 import numpy as np
@@ -9,6 +10,8 @@ from keras import ops
 # On a CPU a batch is cut into parts that are sampled at once, a thread each: what a single position needs is
 # too little work to share out any other way. Fewer examples a part would not fill a matrix product.
 EXAMPLES_A_THREAD = 8
+# The more stages, the less do attention layers read of what is not there yet, and the longer is compilation.
+MAX_STAGES, POSITIONS_A_STAGE = 4, 64
 
 
 def sample_grid(network, noise, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None):
@@ -66,7 +69,13 @@ def sample_grid(network, noise, temperature, top_p, codes=None, labels=None, log
         # Kept for a whole row: the logarithms of single positions would cost more than their products.
         state["params"] = ops.zeros((batch_size, width, network.compute_output_shape((0,) * 4)[-1]))
         state["log_prob"] = ops.zeros((batch_size,), "float32")
-    state = ops.fori_loop(0, height if rows is None else rows, sample_row, state)
+    rows = height if rows is None else rows
+    # Attention reads the whole of its cache at every position: it grows in stages, not to read what is empty.
+    stages = min(MAX_STAGES, height, max(height * width // POSITIONS_A_STAGE, 1)) if network.attention else 1
+    ends = [height * stage // stages for stage in range(stages + 1)]
+    for first, end in itertools.pairwise(ends):
+        state["cache"] = network.resize_cache(state["cache"], end)
+        state = ops.fori_loop(first, ops.minimum(rows, end), sample_row, state)
     return state["grid"], state.get("log_prob")
 
 

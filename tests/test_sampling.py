@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import haim_tf
+from haim_tf import sampling
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 from haim_tf.networks import PixelCNN
 from haim_tf.sampling import Sampler, seed_pairs
@@ -24,7 +26,7 @@ def randomized(network):
 
 @pytest.fixture(scope="module")
 def samplers():
-    """Grids of 4x6 pixels given 2x3 codes, and 3x4 codes given labels, with attention."""
+    """Grids of 4x6 pixels given 2x3 codes, and 3x4 codes given labels, with attention, in three stages."""
     pixels = PixelCNN(
         DiscretizedLogisticMixture(3, 2),
         *(4, 1, (2, 3)),
@@ -35,10 +37,12 @@ def samplers():
         condition_blocks=1,
     )
     codes = PixelCNN(Categorical(6), 4, 2, (2, 3), attention=[0], heads=2, num_classes=3)
-    return {
-        "pixels": Sampler(randomized(pixels), (4, 6), stream=0),
-        "codes": Sampler(randomized(codes), (3, 4), stream=1),
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "POSITIONS_A_STAGE", 4)
+        yield {
+            "pixels": Sampler(randomized(pixels), (4, 6), stream=0),
+            "codes": Sampler(randomized(codes), (3, 4), stream=1),
+        }
 
 
 @pytest.fixture(scope="module", params=["pixels", "codes"])
@@ -90,6 +94,16 @@ def test_same_seed_same_sample_alone_or_in_any_batch(case):
     np.testing.assert_array_equal(reordered[::-1], grid)
     alone, _ = sampler(SEEDS[1:2], 1.0, 1.0, **{k: v[1:2] for k, v in conditioning.items()})
     np.testing.assert_array_equal(alone, grid[1:2])
+
+
+@pytest.mark.slow
+def test_same_seed_same_sample_at_real_size_at_any_batch_split():
+    model = haim_tf.load("fashion_mnist28")
+    labels = np.arange(16) % 10
+    together = model.sample(16, labels, seed=7)
+    np.testing.assert_array_equal(model.sample(16, labels, seed=7, batch_size=5), together)
+    for i in (0, 11):
+        np.testing.assert_array_equal(model.sample(1, [labels[i]], seed=[[7, i]]), together[i : i + 1])
 
 
 @pytest.mark.parametrize("num", [16, 17])

@@ -117,6 +117,15 @@ class CausalAttention2D(keras.layers.Layer):
             cache["last_query"] = ops.zeros((batch_size, size), self.compute_dtype)
         return cache
 
+    def resize_cache(self, cache, count):
+        """The cache with room for `count` positions (an int), the first kept: less room is less to read."""
+        more = max(count - cache["values"].shape[1], 0)
+        return {
+            **cache,
+            "keys": ops.pad(cache["keys"], [[0, 0], [0, 0], [0, more]])[:, :, :count],
+            "values": ops.pad(cache["values"], [[0, 0], [0, more], [0, 0]])[:, :count],
+        }
+
     def step(self, cache, inputs, index):
         """Output `(B, C)` at raster index `index` for the inputs `(B, C)` there, and the new cache.
 

@@ -232,6 +232,15 @@ class PixelCNN(keras.layers.Layer):
             cache["vector"] = vector
         return cache
 
+    def resize_cache(self, cache, rows):
+        """The cache with room for `rows` rows (an int) where attention keeps all of them."""
+        count = rows * cache["first"]["above"].shape[1]
+        attention = [
+            layer.resize_cache(c, count)
+            for layer, c in zip(self.attention_layers, cache["attention"], strict=True)
+        ]
+        return {**cache, "attention": attention}
+
     def start_row(self, cache, row):
         """What the finished rows and the conditioning contribute to row `row`, for all layers at once."""
         condition, vector = cache.get("condition"), cache.get("vector")

@@ -14,11 +14,13 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def run_incrementally(layer, inputs):
+def run_incrementally(layer, inputs, growing=False):
     batch_size, height, width, channels = inputs.shape
     cache = layer.init_cache(batch_size, height, width)
     outputs = []
     for index, x in enumerate(inputs.reshape(batch_size, -1, channels).swapaxes(0, 1)):
+        if growing and index % width == 0:
+            cache = layer.resize_cache(cache, index + width)
         output, cache = layer.step(cache, x, index)
         outputs.append(output)
     return np.stack(outputs, axis=1).reshape(inputs.shape)
@@ -71,12 +73,14 @@ def test_shifted_first_position_is_zero():
     grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     channels=st.integers(1, 4),
     batch_size=st.integers(1, 2),
+    growing=st.booleans(),
 )
-def test_incremental_equals_parallel(heads, key_dim, shifted, grid, channels, batch_size):
+def test_incremental_equals_parallel(heads, key_dim, shifted, grid, channels, batch_size, growing):
     layer = CausalAttention2D(heads, key_dim, shifted)
     inputs = 2 * normal(batch_size, *grid, channels)
     layer.build(inputs.shape)
-    np.testing.assert_allclose(run_incrementally(layer, inputs), layer(inputs), rtol=1e-5, atol=1e-5)
+    outputs = run_incrementally(layer, inputs, growing)
+    np.testing.assert_allclose(outputs, layer(inputs), rtol=1e-5, atol=1e-5)
 
 
 def test_shifted_steps_do_not_need_the_inputs_that_they_decide():
