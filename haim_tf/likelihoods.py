@@ -25,6 +25,8 @@ _MIN_TEMPERATURE = 1e-20
 _LOG_SCALE_RANGE = (-7.0, 7.0)
 _INITIAL_LOG_SCALE_RANGE = (-4.5, -1.5)
 _INITIAL_COEFFICIENT = 0.9
+# The outer ends of the bins at the edges; even the widest logistic has no mass beyond.
+_FAR = 1e9
 # Keeps the logistic's inverse CDF finite in float32.
 _MIN_UNIFORM = 1e-6
 
@@ -280,9 +282,11 @@ class DiscretizedLogisticMixture:
 
     def _split(self, params):
         """Groups, a list of (..., M), and predictions, a list of (..., 1) for each channel."""
-        params = ops.cast(params, "float32")
-        groups = ops.split(params[..., : self.params_size], self._num_groups, axis=-1)
-        return groups, ops.split(params[..., self.params_size :], self.channels, axis=-1)
+        # One split: its gradient is one concatenation, that of each slice would be as large as `params`.
+        starts = [self.mixtures * group for group in range(1, self._num_groups + 1)]
+        starts += [self.params_size + channel for channel in range(1, self.channels)]
+        parts = ops.split(ops.cast(params, "float32"), starts, axis=-1)
+        return parts[: self._num_groups], parts[self._num_groups :]
 
     def _log_joint(self, groups, predictions, x):
         """Log-probability (..., M) of each component and the channels in `x` together; the residuals."""
@@ -305,20 +309,17 @@ class DiscretizedLogisticMixture:
         """Log of the logistic's mass in the bin of `value` (..., 1): (..., M) for M means and log-scales.
 
         Uses sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)): every factor's log is
-        finite for any a > b, and an edge bin just drops the factors that its tail makes 1.
+        finite for any a > b. An edge bin ends so far out that the factors of its tail are 1.
         """
         half_bin = 1.0 / (self.levels - 1)
+        lower = ops.where(ops.equal(value, 0), _FAR, half_bin)
+        upper = ops.where(ops.equal(value, self.levels - 1), _FAR, half_bin)
         inverse_scale = ops.exp(-log_scale)
         centered = self.scale(value) - mean
-        below_upper = ops.log_sigmoid((centered + half_bin) * inverse_scale)
-        above_lower = ops.log_sigmoid((half_bin - centered) * inverse_scale)
-        overlap = ops.log(-ops.expm1(-2.0 * half_bin * inverse_scale))
-        first, last = ops.equal(value, 0), ops.equal(value, self.levels - 1)
-        return (
-            ops.where(last, 0.0, below_upper)
-            + ops.where(first, 0.0, above_lower)
-            + ops.where(ops.logical_or(first, last), 0.0, overlap)
-        )
+        below_upper = ops.log_sigmoid((upper + centered) * inverse_scale)
+        above_lower = ops.log_sigmoid((lower - centered) * inverse_scale)
+        overlap = ops.log(-ops.expm1(-(lower + upper) * inverse_scale))
+        return below_upper + above_lower + overlap
 
     def get_config(self):
         return {"channels": self.channels, "mixtures": self.mixtures, "levels": self.levels}
