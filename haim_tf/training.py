@@ -9,11 +9,13 @@ A recipe is a JSON file (or dict) that holds everything a training run needs but
      "variants": {"flat": {...}}} named sets of other values for the keys above, such as a baseline's
 
 Each stage trains the named parts (see `HierarchicalModel.freeze`) with a fresh Adam, linear warm-up and
-cosine decay, and ends with the moving average of its weights in place. `holdout` training images are kept
-out and their bits/dim logged every `interval` steps. At the end codes rarer than `rare_codes_below` of
-uniform usage are dropped (see `models.without_rare_codes`; by default none is). The output folder holds
-`recipe.json`, `metrics.csv`, `checkpoint.npz` (replaced atomically), and at the end `preset/`, which
-`haim_tf.load` reads.
+cosine decay, and ends with the moving average of its weights in place. Stages that leave the codes as they
+are read them from `codes.npz`, which the first of them writes. With `"crop": 32` a stage that trains main
+decoders learns on random squares of 32 pixels, aligned to the codes; the decoders should have no attention.
+`holdout` training images are kept out and their bits/dim logged every `interval` steps. At the end codes
+rarer than `rare_codes_below` of uniform usage are dropped (see `models.without_rare_codes`; by default none
+is). The output folder holds `recipe.json`, `metrics.csv`, `checkpoint.npz` (replaced atomically) and at the
+end `preset/`, which `haim_tf.load` reads.
 """
 
 import pathlib
@@ -25,6 +27,7 @@ import numpy as np
 
 from haim_tf import data as haim_data
 from haim_tf import presets
+from haim_tf.code_cache import cached_codes
 from haim_tf.files import read_json
 from haim_tf.models import HierarchicalModel, without_rare_codes
 from haim_tf.run_folder import RunFolder
@@ -41,8 +44,7 @@ DEFAULTS = {
     "rare_codes_below": 0.0,
     "variants": {},
 }
-STAGE_DEFAULTS = {"train": None, "warmup": 0}
-
+STAGE_DEFAULTS = {"train": None, "warmup": 0, "crop": None}
 
 SMOKE_STEPS = 4
 # How many training images, evenly spaced, tell which codes are rare.
@@ -78,8 +80,8 @@ def read_recipe(source, variant=None, smoke=False):
         unknown = set(stage) - set(STAGE_DEFAULTS) - {"steps", "learning_rate"}
         if unknown or "steps" not in stage or "learning_rate" not in stage:
             raise ValueError(
-                "a stage has 'steps', 'learning_rate' and may have 'train' (part names; all by default) and "
-                f"'warmup'; got {stage}"
+                "a stage has 'steps', 'learning_rate' and may have 'train' (part names; all by default), "
+                f"'warmup' and 'crop'; got {stage}"
             )
         stages.append({**STAGE_DEFAULTS, **stage})
     if smoke:
@@ -150,6 +152,8 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose):
         seed=recipe["seed"],
         start_step=first_step + done,
         labels=model.num_classes is not None,
+        codes=_codes(model, recipe, stage, kept, run, verbose),
+        crop=stage["crop"],
     )
     if done < stage["steps"]:
         model.fit(
@@ -167,6 +171,20 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose):
     # The averaged weights are in place now; the next stage starts from them.
     run.save(model, number + 1, 0)
     _save_pictures(model, kept if held is None else held, run, number, first_step + stage["steps"])
+
+
+def _codes(model, recipe, stage, kept, run, verbose):
+    """The images' codes, up to where the stage needs them, or `None` where it trains them (or has none)."""
+    trained = model.parts_named(stage["train"] or model.parts)
+    changing = trained & model.parts_named(["codes"])
+    if stage["crop"] and (changing or ("prior" in trained and model.num_levels)):
+        raise ValueError(f"crop is for stages that train main decoders (or a flat model) only, got {stage}")
+    if changing or not model.num_levels:
+        return None
+    codes = cached_codes(model, kept, run.folder / "codes.npz", recipe["flip"], verbose)
+    if stage["crop"]:
+        codes = codes[: max(int(name.rpartition("_")[2]) for name in trained)]
+    return codes
 
 
 def _optimizer(recipe, stage):

@@ -552,6 +552,41 @@ def test_flips_mirror_about_half_of_the_images_and_leave_the_data_alone():
     np.testing.assert_array_equal(image_data.images, before)
 
 
+def test_crops_of_images_and_codes_show_the_same_places():
+    images = random_images(9, 8, 12, 1)
+    # Codes that say what they stand for: a cell's upper left pixel, of the image and of its mirror image.
+    sides = np.stack([images, images[:, :, ::-1]])[..., 0]
+    codes = [sides[:, :, ::2, ::2], sides[:, :, ::4, ::4]]
+    batches = Batches(ImageData(images), 6, flip=True, codes=codes, crop=4)
+    corners = set()
+    for i in range(12):
+        batch = batches[i]
+        assert batch["images"].shape == (6, 4, 4, 1) and batch["images"].dtype == np.uint8
+        assert [c.shape for c in batch["codes"]] == [(6, 2, 2), (6, 1, 1)]
+        for crop, fine, coarse in zip(batch["images"][..., 0], *batch["codes"], strict=True):
+            np.testing.assert_array_equal(fine, crop[::2, ::2])
+            np.testing.assert_array_equal(coarse, crop[::4, ::4])
+            places = [
+                (y, x)
+                for y in range(0, 8, 4)
+                for x in range(0, 12, 4)
+                for side in sides.reshape(-1, 8, 12)
+                if np.array_equal(side[y : y + 4, x : x + 4], crop)
+            ]
+            assert len(places) == 1
+            corners.update(places)
+    assert len(corners) == 6
+    whole = Batches(ImageData(images), 6, flip=True, codes=codes)[0]
+    np.testing.assert_array_equal(whole["codes"][1], whole["images"][:, ::4, ::4, 0])
+
+
+@pytest.mark.parametrize("crop", [0, 2, 6, 12, 4.0])
+def test_bad_crops(crop):
+    codes = [np.zeros((1, 5, 2, 3), "uint8")]
+    with pytest.raises(ValueError, match="crop is"):
+        Batches(ImageData(random_images(5, 8, 12)), 2, codes=codes, crop=crop)
+
+
 def test_batches_without_shuffling_with_an_end_and_without_labels():
     batches = list(Batches(numbered(10), 4, shuffle=False, steps=3, labels=False))
     assert [b[:, 0, 0, 0].tolist() for b in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]

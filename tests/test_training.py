@@ -1,6 +1,7 @@
 """Training by recipe: the real path at toy size, and resuming as if nothing had happened."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import haim_tf
-from haim_tf import training
+from haim_tf import code_cache, training
 
 RECIPE = {
     "model": {
@@ -161,6 +162,42 @@ def test_training_in_stages_moves_only_what_the_stage_names(data, tmp_path):
         for a, b in zip(trained.prior.weights, fresh.prior.weights, strict=True)
     ]
     assert all(moved)
+
+
+def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
+    stages = [
+        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["prior"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "crop": 4},
+    ]
+    seen, encoded = [], []
+    losses = haim_tf.HierarchicalModel.losses_and_statistics
+    encode_all = code_cache._encode_all
+
+    def spy(self, images, labels=None, codes=None, training=False):
+        seen.append((images.shape[1:3], None if codes is None else [c.shape[1:] for c in codes]))
+        return losses(self, images, labels, codes, training)
+
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
+    monkeypatch.setattr(code_cache, "_encode_all", lambda *args: encoded.append(1) or encode_all(*args))
+    recipe = training.read_recipe({**RECIPE, "stages": stages})
+    training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert [s for s, _ in itertools.groupby(seen)] == [
+        ((8, 8), None),
+        ((8, 8), [(4, 4)]),
+        ((4, 4), [(2, 2)]),
+    ]
+    assert len(encoded) == 1
+    rows = rows_of(tmp_path / "run")
+    bits = [float(row["holdout_bits_per_dim_level_1"]) for row in rows]
+    assert bits[0] == bits[1] > bits[2]
+
+
+@pytest.mark.parametrize("train", [["prior"], ["decoder_1", "codes"], None])
+def test_crops_are_for_main_decoders(data, tmp_path, train):
+    stage = {"train": train, "steps": 3, "learning_rate": 0.01, "crop": 4}
+    with pytest.raises(ValueError, match="crop is for"):
+        training.train(training.read_recipe({**RECIPE, "stages": [stage]}), data, tmp_path / "run")
 
 
 def test_the_zoo_recipes_own_path_in_smoke_mode(tmp_path):

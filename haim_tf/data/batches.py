@@ -30,10 +30,15 @@ class Batches(keras.utils.PyDataset):
         start_step: how many batches to leave out at the start.
         steps: how many batches there are; None: no end.
         labels: False: leave out labels that the data has.
+        codes: the images' codes, a list as `haim_tf.code_cache.cached_codes` gives, with the mirrored images'
+            where there is `flip`; None: none.
+        crop: side of the square, aligned to the grids of `codes`, that is cut at random from each image, and
+            from its codes; None: whole images.
 
     Yields:
         `(images, labels)`, uint8 (B, H, W, C) and int32 (B,); `images` alone where the data has no labels
-        or they are left out.
+        or they are left out. With `codes`, in place of the images a dict of `images` and `codes`, a tuple of
+        int32 (B, h, w).
 
     Raises:
         ValueError: an argument that is not what is said above.
@@ -45,7 +50,17 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, data, batch_size, shuffle=True, flip=False, seed=0, start_step=0, steps=None, labels=True
+        self,
+        data,
+        batch_size,
+        shuffle=True,
+        flip=False,
+        seed=0,
+        start_step=0,
+        steps=None,
+        labels=True,
+        codes=None,
+        crop=None,
     ):
         # One worker: with more, Keras loses batches that it has read ahead when it renews an iterator.
         super().__init__(workers=1)
@@ -58,6 +73,21 @@ class Batches(keras.utils.PyDataset):
         self.start_step = _check_int("start_step", start_step, 0)
         self.steps = None if steps is None else _check_int("steps", steps, 1)
         self.labels = labels and data.labels is not None
+        self.codes = codes
+        self.crop = crop
+        if crop is not None:
+            self._check_crop()
+
+    def _check_crop(self):
+        """The crop's corners lie on the coarsest grid's lines."""
+        _check_int("crop", self.crop, 1)
+        sides = self.data.image_shape[:2]
+        coarsest = self.codes[-1].shape[2:] if self.codes else sides
+        self._cell = sides[0] // coarsest[0]
+        if self.crop % self._cell or self.crop > min(sides):
+            raise ValueError(
+                f"crop is {self.crop}. Accepted: a multiple of {self._cell}, a cell, up to {min(sides)}."
+            )
 
     @property
     def num_batches(self):
@@ -69,10 +99,32 @@ class Batches(keras.utils.PyDataset):
         step = self.start_step + index
         chosen = self._image_indices(step)
         images = np.asarray(self.data.images[chosen])
+        mirrored = np.zeros(self.batch_size, "int32")
         if self.flip:
-            mirrored = np.random.default_rng((self.seed, 1, step)).random(self.batch_size) < 0.5
-            images[mirrored] = images[mirrored, :, ::-1]
-        return (images, self.data.labels[chosen]) if self.labels else images
+            mirrored = (np.random.default_rng((self.seed, 1, step)).random(self.batch_size) < 0.5).astype(int)
+            images[mirrored == 1] = images[mirrored == 1, :, ::-1]
+        grids = [images]
+        if self.codes is not None:
+            grids += [codes[mirrored, chosen].astype("int32") for codes in self.codes]
+        if self.crop is not None:
+            grids = self._cropped(grids, np.random.default_rng((self.seed, 2, step)))
+        x = grids[0] if self.codes is None else {"images": grids[0], "codes": tuple(grids[1:])}
+        return (x, self.data.labels[chosen]) if self.labels else x
+
+    def _cropped(self, grids, rng):
+        """The same square of every grid, another one for each image, its corner on the coarsest lines."""
+        height, width = grids[0].shape[1:3]
+        places = [(side - self.crop) // self._cell + 1 for side in (height, width)]
+        corners = rng.integers(places, size=(self.batch_size, 2)) * self._cell
+        cropped = []
+        for grid in grids:
+            factor = height // grid.shape[1]
+            cut = [
+                part[y // factor : (y + self.crop) // factor, x // factor : (x + self.crop) // factor]
+                for part, (y, x) in zip(grid, corners, strict=True)
+            ]
+            cropped.append(np.stack(cut))
+        return cropped
 
     def _image_indices(self, step):
         count = len(self.data)

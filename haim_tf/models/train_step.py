@@ -144,22 +144,30 @@ class PartwiseTraining:
             inputs.check_specification(*_unpack(x.element_spec), self.image_shape, self.num_classes)
             x = inputs.checked_batches(x, self.image_shape, self.num_classes)
         elif isinstance(x, keras.utils.PyDataset):
-            self._checked(*_unpack(x[0]))
+            images, labels = _unpack(x[0])
+            if not isinstance(images, dict):  # Those of a recipe, with codes, are known to fit.
+                self._checked(images, labels)
         elif isinstance(x, (list, np.ndarray)) or hasattr(x, "__array__"):
             x = inputs.check_images(x, self.image_shape)
             y = inputs.check_labels(y, self.num_classes, len(x))
         return x, y
 
-    def losses_and_statistics(self, images, labels=None, training=False):
+    def losses_and_statistics(self, images, labels=None, codes=None, training=False):
         """Every part's loss and what is worth watching, as scalars by name.
 
         Losses: an autoencoder's is its auxiliary loss plus commitment; a teacher's and a network's its mean
         negative log-likelihood in nats per element of its grid (pixels count each channel). In training,
         frozen parts have no loss.
+
+        Args:
+            images: `(B, H, W, C)`, or crops of them.
+            labels: `(B,)`, or `None`.
+            codes: the images' codes where they are known (no encoder runs then), level by level from the
+                finest. They may end below the top: what is above them has no loss.
         """
         losses, statistics, bits, parts = {}, {}, [], self.parts
-        grid = self.elements(images)
-        dimensions = math.prod(self.image_shape) * math.log(2.0)
+        known, grid = codes, self.elements(images)
+        dimensions = math.prod(grid.shape[1:]) * math.log(2.0)
 
         def network_loss(name, network, **conditioning):
             if training and not network.trainable_variables:
@@ -171,6 +179,13 @@ class PartwiseTraining:
         for i, (autoencoder, decoder) in enumerate(
             zip(self.autoencoders, self.decoders, strict=True), start=1
         ):
+            if known is not None:
+                if i > len(known):
+                    return losses, statistics
+                codes = ops.cast(known[i - 1], "int32")
+                network_loss(f"decoder_{i}", decoder, codes=self.decoder_condition(codes, i))
+                grid = codes
+                continue
             source = self.autoencoder_input(grid, i)
             learns = parts[f"autoencoder_{i}"].trainable_variables if training else autoencoder.trains
             teaches = autoencoder.teacher and (not training or autoencoder.teacher.trainable_variables)
@@ -200,7 +215,7 @@ class PartwiseTraining:
         return losses, statistics
 
     def call(self, inputs, training=False):
-        """Losses and statistics of a batch: images, or a dict of `images` and `labels`."""
+        """Losses and statistics of a batch: images, or a dict of `images`, `labels` and `codes`."""
         if not isinstance(inputs, dict):
             inputs = {"images": inputs}
         losses, statistics = self.losses_and_statistics(**inputs, training=training)
@@ -220,17 +235,16 @@ class PartwiseTraining:
 
     def train_step(self, *state_and_data):
         *state, data = state_and_data
-        images, labels = _unpack(data)
+        packed = _pack(*_unpack(data))
         if keras.backend.backend() == "tensorflow":
-            return _tensorflow_step(self, images, labels)
-        return super().train_step(*state, (_pack(images, labels),))
+            return _tensorflow_step(self, packed)
+        return super().train_step(*state, (packed,))
 
     def test_step(self, *state_and_data):
         *state, data = state_and_data
-        images, labels = _unpack(data)
+        packed = _pack(*_unpack(data))
         if keras.backend.backend() != "tensorflow":
-            return super().test_step(*state, (_pack(images, labels),))
-        packed = _pack(images, labels)
+            return super().test_step(*state, (packed,))
         return self.compute_metrics(packed, None, self.call(packed, training=False))
 
 
@@ -245,7 +259,7 @@ def _with_value_errors(function, *args, **kwargs):
         raise found from error
 
 
-def _tensorflow_step(model, images, labels):
+def _tensorflow_step(model, batch):
     """One forward pass under one tape; the gradients of each part clipped by that part's own norm."""
     import tensorflow as tf
 
@@ -253,7 +267,7 @@ def _tensorflow_step(model, images, labels):
     # Not 1 only under mixed_float16, whose gradients are scaled up so as not to vanish.
     scale = model.optimizer.scale_loss(1.0)
     with tf.GradientTape() as tape:
-        losses, statistics = model.losses_and_statistics(images, labels, training=True)
+        losses, statistics = model.losses_and_statistics(**batch, training=True)
         total = sum(losses.values())
         scaled = total * scale
     gradients = dict(
@@ -271,7 +285,7 @@ def _tensorflow_step(model, images, labels):
             gradients.update(zip(paths, clipped, strict=True))
         values[f"gradient_norm_{name}"] = norm / scale
     model.optimizer.apply([gradients[v.path] for v in variables], variables)
-    return model._trackers.update(values, images)
+    return model._trackers.update(values, batch["images"])
 
 
 class _Layers:
@@ -325,4 +339,6 @@ def _unpack(batch):
 
 
 def _pack(images, labels):
-    return {"images": images} if labels is None else {"images": images, "labels": labels}
+    """A batch as one dict; images that come with their codes are one already."""
+    batch = dict(images) if isinstance(images, dict) else {"images": images}
+    return batch if labels is None else {**batch, "labels": labels}

@@ -333,3 +333,15 @@ def test_call_takes_images_and_labels_as_a_dict():
     assert outputs["statistics"]["bits_per_dim"] > 0
     flat = make(num_classes=None, num_levels=0)
     assert list(flat(IMAGES)["losses"]) == ["prior"]
+
+
+@pytest.mark.parametrize("known", [1, 2])
+def test_known_codes_give_the_losses_that_encoding_gives(known):
+    model = make()
+    expected, _ = model.losses_and_statistics(IMAGES, LABELS)
+    codes = tuple(model.encode(IMAGES)[:known])
+    losses, statistics = model.losses_and_statistics(IMAGES, LABELS, codes=codes)
+    assert list(losses) == (["decoder_1"] if known == 1 else ["decoder_1", "decoder_2", "prior"])
+    for name, loss in losses.items():
+        np.testing.assert_allclose(loss, expected[name], rtol=1e-6)
+    assert ("bits_per_dim" in statistics) == (known == 2)
