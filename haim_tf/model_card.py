@@ -49,7 +49,9 @@ def _introduction(config, metadata):
     height, width, channels = config["image_shape"]
     kind = "Class-conditional" if config.get("num_classes") else "Unconditional"
     lines = [f"# {metadata['name']}", ""]
-    if not metadata["pretrained"]:
+    if not metadata["sha256"]:
+        lines += ["**This model is not pretrained: there are no weights, only the configuration.**", ""]
+    elif not metadata["pretrained"]:
         lines += ["**The weights are not trained ones: its pictures and figures mean nothing.**", ""]
     if description := metadata.get("description"):
         lines += [description, ""]
@@ -144,6 +146,8 @@ def _metrics(metrics):
 
 
 def _file(metadata):
+    if not metadata["sha256"]:
+        return [f"Written by haim_tf {metadata['haim_tf_version']} with keras {metadata['keras_version']}."]
     return [
         f"Weights in {metadata['precision']}, sha256 `{metadata['sha256']}`; written by haim_tf "
         f"{metadata['haim_tf_version']} with keras {metadata['keras_version']}."

@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from haim_tf import weights_file
+from haim_tf import downloads, weights_file
 from haim_tf.model_card import model_card
 from haim_tf.version import __version__
 
@@ -43,8 +43,9 @@ def load(name_or_folder, weights="auto", num_classes=None):
 
     Args:
         name_or_folder: a name that `list_models()` gives, or a folder that `save_to_preset` wrote.
-        weights: `"auto"`: load the weights, or warn that they are random if they are not there; `True`: an
-            error if they are not there; `False`: random weights.
+        weights: `"auto"`: load the weights, or warn that they are random if there are none; `True`: an error
+            if there are none; `False`: random weights. Weights that the preset names by URL are downloaded
+            once (see `haim_tf.downloads`).
         num_classes: make the model class-conditional on this many labels. Where that is not the preset's
             own number, the class embedding starts afresh and everything else is kept; where the preset is
             unconditional, the layers that read the embedding start afresh as well.
@@ -54,7 +55,7 @@ def load(name_or_folder, weights="auto", num_classes=None):
 
     Raises:
         ValueError: an unknown name, weights that are damaged, foreign or do not fit, files of another format.
-        FileNotFoundError: no such folder, or a file of the preset missing.
+        FileNotFoundError: no such folder, a file of the preset missing, or weights that cannot be downloaded.
 
     Example:
         >>> model = load("debug")
@@ -67,13 +68,13 @@ def load(name_or_folder, weights="auto", num_classes=None):
         raise ValueError(f"num_classes must be an int of at least 1, or None, got {num_classes!r}")
     folder = find(name_or_folder)
     arguments, metadata = read(folder)
+    path = _weights_path(folder, metadata, download=bool(weights))
+    if weights is True and not path.exists():
+        raise FileNotFoundError(f"there are no weights {path}")
     changed = num_classes is not None and num_classes != arguments.get("num_classes")
     model = _build(folder, {**arguments, "num_classes": num_classes} if changed else arguments)
     model.class_names = None if changed else metadata.get("class_names")
 
-    path = folder / WEIGHTS
-    if weights is True and not path.exists():
-        raise FileNotFoundError(f"there are no weights {path}")
     if weights and path.exists():
         weights_file.check(path, metadata.get("sha256"))
         fresh, unconditional = [], arguments.get("num_classes") is None
@@ -130,11 +131,23 @@ def read(folder):
 
 
 def is_pretrained(folder):
-    """Whether a preset's weights are in its folder, and trained ones."""
-    return bool((folder / WEIGHTS).is_file() and read(folder)[1].get("pretrained"))
+    """Whether a preset's weights are here (in its folder, or downloaded), and trained ones."""
+    metadata = read(folder)[1]
+    return bool(_weights_path(folder, metadata).is_file() and metadata.get("pretrained"))
 
 
-def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=False):
+def _weights_path(folder, metadata, download=False):
+    """Where a preset's weights are, or should be: in its folder, or where its `weights_url` is downloaded."""
+    path, url = folder / WEIGHTS, metadata.get("weights_url")
+    if path.exists() or not url:
+        return path
+    if not metadata.get("sha256"):
+        raise ValueError(f"{folder / METADATA} names a weights_url but no sha256 to check it by")
+    name, sha256 = metadata.get("name", folder.name), metadata["sha256"]
+    return downloads.fetch(name, url, sha256) if download else downloads.kept_path(name, sha256)
+
+
+def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=False, weights=True):
     """Writes a model as a preset folder: configuration, weights, metadata and a model card; all or nothing.
 
     Args:
@@ -151,12 +164,15 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
             - `evaluation`: the report that `haim_tf evaluate` writes, with its `split`;
             - `metrics`: a list of dicts, further figures: `name`, `value`, `split`, `count`, `command`;
             - `limits`: a list of sentences;
+            - `weights_url`: where `model.weights.h5` can be had, once it was put there and taken out of the
+              folder; `load` downloads it and checks its sha256;
             - `pictures`: a dict from file name, e.g. `"samples.png"`, to caption.
 
             What it says of versions, parameters, precision and checksum is replaced by what is so.
         precision: `"float32"`, or `"float16"` for a file of half the size; codebooks stay float32, since
             rounded ones would change codes. Loading gives float32 variables either way.
         overwrite: replace an existing folder's preset; its files of other names are kept.
+        weights: `False` writes none: a preset that only describes a model.
 
     Raises:
         ValueError: an existing folder, one that cannot be written, metadata that JSON cannot hold.
@@ -200,8 +216,10 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
     try:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            weights_file.write(model, unfinished / WEIGHTS, precision)
-            metadata["sha256"] = weights_file.sha256(unfinished / WEIGHTS)
+            metadata["sha256"] = None
+            if weights:
+                weights_file.write(model, unfinished / WEIGHTS, precision)
+                metadata["sha256"] = weights_file.sha256(unfinished / WEIGHTS)
             _write_json(unfinished / CONFIG, config)
             _write_json(unfinished / METADATA, metadata)
             (unfinished / CARD).write_text(model_card(config["config"], metadata), encoding="utf-8")

@@ -213,6 +213,34 @@ def test_debug_is_marked_as_random_and_small():
     assert (folder / "model.weights.h5").stat().st_size < 100_000
 
 
+def test_a_preset_without_weights_says_so_loudly(model, tmp_path):
+    model.save_to_preset(tmp_path / "bare", weights=False)
+    assert not (tmp_path / "bare" / presets.WEIGHTS).exists()
+    assert "not pretrained" in (tmp_path / "bare" / presets.CARD).read_text()
+    with pytest.warns(UserWarning, match="RANDOM"):
+        haim_tf.load(str(tmp_path / "bare"))
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        haim_tf.load(str(tmp_path / "bare"), weights=True)
+
+
+@pytest.mark.parametrize("name", ["imagenet128", "imagenet256"])
+def test_models_at_the_papers_scale_are_listed_as_not_pretrained(name):
+    assert name in haim_tf.list_models(pretrained=False)
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        haim_tf.load(name, weights=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["imagenet128", "imagenet256"])
+def test_models_at_the_papers_scale_train(name):
+    with pytest.warns(UserWarning, match="RANDOM"):
+        model = haim_tf.load(name)
+    assert model.count_params() == presets.read(presets.find(name))[1]["parameters"]
+    model.compile()
+    history = model.fit(images_of(model, 1), np.zeros(1, "int32"), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
 @pytest.mark.parametrize("name", haim_tf.list_models(pretrained=True))
 def test_every_trained_model_has_what_a_card_needs(name):
     folder = presets.find(name)

@@ -157,7 +157,7 @@ def test_incremental_equals_parallel(likelihood, blocks, attention, grid, batch_
     np.testing.assert_allclose(run_incrementally(network, x, **conditioning), parallel, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", ["debug", *list_models(pretrained=True)])
 def test_incremental_equals_parallel_for_every_network_of_the_zoo(name):
     model = load(name)
     for network, shape in zip(model.networks, model.grid_shapes, strict=True):
