@@ -24,19 +24,22 @@ class RunFolder:
         folder: made where absent.
         recipe: JSON-able; a folder with the run of another recipe is refused.
         resume: whether a run found there may be gone on with.
+        writes: False: only read it and keep pace, as workers do whose chief writes.
 
     Raises:
         ValueError: the folder holds something else, or may not be gone on with.
     """
 
-    def __init__(self, folder, recipe, resume=True):
+    def __init__(self, folder, recipe, resume=True, writes=True):
         self.folder = pathlib.Path(folder)
         self.recipe = recipe
+        self.writes = writes
         self.position = {"stage": 0, "step": 0}
         self.rows = []
         self._state = None
         self._writer = None
-        self._claim(json.loads(json.dumps(recipe)), resume)
+        if writes:
+            self._claim(json.loads(json.dumps(recipe)), resume)
         if (self.folder / "checkpoint.npz").exists():
             self._read_checkpoint()
 
@@ -69,10 +72,12 @@ class RunFolder:
         self.position = {"stage": stage, "step": step}
         if row:
             self.rows.append(row)
+        self._state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
+        if not self.writes:
+            return
+        if row:
             self._log_to_tensorboard(row)
         meta = json.dumps({"position": self.position, "rows": self.rows})
-        self._state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
-
         write_file(self.folder / "checkpoint.npz", lambda file: np.savez(file, meta=meta, **self._state))
         write_file(self.folder / "metrics.csv", self._write_log)
 

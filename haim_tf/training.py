@@ -26,7 +26,7 @@ import keras
 import numpy as np
 
 from haim_tf import data as haim_data
-from haim_tf import presets
+from haim_tf import presets, replicas
 from haim_tf.code_cache import cached_codes
 from haim_tf.files import read_json
 from haim_tf.models import HierarchicalModel, without_rare_codes
@@ -96,7 +96,7 @@ def read_recipe(source, variant=None, smoke=False):
     return recipe
 
 
-def train(recipe, source, output, split="train", resume=True, verbose=True):
+def train(recipe, source, output, split="train", resume=True, verbose=True, strategy="none"):
     """Trains a model by a recipe, or goes on with a run that was interrupted.
 
     Args:
@@ -105,23 +105,31 @@ def train(recipe, source, output, split="train", resume=True, verbose=True):
         output: the run's folder, made where absent.
         resume: whether a folder that holds an unfinished run may be gone on with.
         verbose: whether to report progress.
+        strategy: "none"; "mirrored", all devices of this machine; or "multi_worker", all machines that
+            `TF_CONFIG` names (see `docs/distributed.md`). The recipe's batch is shared by the devices.
 
     Returns:
         The trained `HierarchicalModel` (float32).
 
     Raises:
-        ValueError: a folder that holds something else, or the run of another recipe.
+        ValueError: a folder that holds something else, or the run of another recipe; a strategy that cannot
+            be had here.
     """
-    run = RunFolder(output, recipe, resume)
+    strategy = replicas.strategy_named(strategy)
+    chief = replicas.is_chief(strategy)
+    verbose = verbose and chief
+    run = RunFolder(output, recipe, resume, writes=chief)
+    replicas.wait(strategy, run.position.values())
     images = haim_data.load(source, split, image_shape=tuple(recipe["model"]["image_shape"]))
     keras.utils.set_random_seed(recipe["seed"])
-    model = HierarchicalModel(**recipe["model"], dtype=recipe["precision"])
+    with replicas.scope(strategy):
+        model = HierarchicalModel(**recipe["model"], dtype=recipe["precision"])
     kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
 
     first_step = 0
     for number, stage in enumerate(recipe["stages"]):
         if number >= run.position["stage"]:
-            _train_stage(model, recipe, number, first_step, kept, held, run, verbose)
+            _train_stage(model, recipe, number, first_step, kept, held, run, verbose, strategy)
         first_step += stage["steps"]
     if run.position["stage"] == len(recipe["stages"]):
         run.restore(model)
@@ -130,17 +138,20 @@ def train(recipe, source, output, split="train", resume=True, verbose=True):
     if recipe["rare_codes_below"]:
         typical = kept.images[np.linspace(0, len(kept) - 1, min(len(kept), RARE_CODES_IMAGES)).astype(int)]
         trained = without_rare_codes(trained, typical, recipe["rare_codes_below"])
-    _write_preset(run, recipe, trained, images)
+    if chief:
+        _write_preset(run, recipe, trained, images)
+    replicas.wait(strategy)  # A worker that left would take the chief with it.
     return trained
 
 
-def _train_stage(model, recipe, number, first_step, kept, held, run, verbose):
+def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, strategy):
     stage = recipe["stages"][number]
     model.unfreeze()
     if stage["train"] is not None:
         model.freeze(*(set(model.parts) - model.parts_named(stage["train"])))
-    model.compile(_optimizer(recipe, stage), clip_norm=recipe["clip_norm"])
-    model.optimizer.build(model.trainable_variables)
+    with replicas.scope(strategy):
+        model.compile(_optimizer(recipe, stage), clip_norm=recipe["clip_norm"])
+        model.optimizer.build(model.trainable_variables)
     done = run.position["step"] if run.position["stage"] == number else 0
     if run.position["stage"] == number:
         run.restore(model)
@@ -152,28 +163,30 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose):
         seed=recipe["seed"],
         start_step=first_step + done,
         labels=model.num_classes is not None,
-        codes=_codes(model, recipe, stage, kept, run, verbose),
+        codes=_codes(model, recipe, stage, kept, run, verbose, strategy),
         crop=stage["crop"],
     )
     if done < stage["steps"]:
-        model.fit(
-            batches,
-            shuffle=False,
-            steps_per_epoch=interval,
-            initial_epoch=done // interval,
-            epochs=stage["steps"] // interval,
-            callbacks=[_Checkpoint(run, recipe, number, held, verbose)],
-            verbose=0,
-        )
+        steps = {
+            "steps_per_epoch": interval,
+            "initial_epoch": done // interval,
+            "epochs": stage["steps"] // interval,
+            "callbacks": [_Checkpoint(run, recipe, number, held, verbose)],
+        }
+        if strategy is None:
+            model.fit(batches, shuffle=False, verbose=0, **steps)
+        else:
+            replicas.fit(model, strategy, batches, **steps)
     else:
         # Killed between its last step and here: what fit does last is still to be done.
         model.optimizer.finalize_variable_values(model.trainable_variables)
     # The averaged weights are in place now; the next stage starts from them.
     run.save(model, number + 1, 0)
-    _save_pictures(model, kept if held is None else held, run, number, first_step + stage["steps"])
+    if run.writes:
+        _save_pictures(model, kept if held is None else held, run, number, first_step + stage["steps"])
 
 
-def _codes(model, recipe, stage, kept, run, verbose):
+def _codes(model, recipe, stage, kept, run, verbose, strategy):
     """The images' codes, up to where the stage needs them, or `None` where it trains them (or has none)."""
     trained = model.parts_named(stage["train"] or model.parts)
     changing = trained & model.parts_named(["codes"])
@@ -181,7 +194,12 @@ def _codes(model, recipe, stage, kept, run, verbose):
         raise ValueError(f"crop is for stages that train main decoders (or a flat model) only, got {stage}")
     if changing or not model.num_levels:
         return None
+    # The chief computes and writes them, then the others read them.
+    if not run.writes:
+        replicas.wait(strategy)
     codes = cached_codes(model, kept, run.folder / "codes.npz", recipe["flip"], verbose)
+    if run.writes:
+        replicas.wait(strategy)
     if stage["crop"]:
         codes = codes[: max(int(name.rpartition("_")[2]) for name in trained)]
     return codes
@@ -224,7 +242,7 @@ class _Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.time() - self.started
         logs = {name: float(value) for name, value in (logs or {}).items()}
-        if self.held is not None:
+        if self.held is not None and self.run.writes:
             bits = self.model.bits_per_dim(self.held.images[:], self.held.labels, per_level=True)
             logs.update({f"holdout_bits_per_dim_{name}": float(value.mean()) for name, value in bits.items()})
         step = (epoch + 1) * self.interval

@@ -1,6 +1,11 @@
 """Trains a model by a recipe; an interrupted run goes on where its last checkpoint was."""
 
+import os
+
 from absl import flags
+
+# Asking Keras for its devices starts them; the strategy of several workers must come before.
+NEEDS_KERAS = "TF_CONFIG" not in os.environ
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("config", None, "Recipe: a JSON file, or a zoo entry's name.", required=True)
@@ -10,6 +15,13 @@ flags.DEFINE_string("output", None, "Folder of the run; preset/ in it will be th
 flags.DEFINE_string("variant", None, "A named variant of the recipe, such as its baseline.")
 flags.DEFINE_bool("smoke", False, "A few steps of a few images only, to try the whole path.")
 flags.DEFINE_bool("resume", True, "Go on with an interrupted run found in the output folder.")
+flags.DEFINE_enum(
+    "strategy",
+    "none",
+    ["none", "mirrored", "multi_worker"],
+    "What shares each batch: none (one device), mirrored (all devices of this machine), multi_worker (all "
+    "machines that TF_CONFIG names; start the same command on each).",
+)
 
 
 def main(argv):
@@ -18,5 +30,7 @@ def main(argv):
     from haim_tf import training
 
     recipe = training.read_recipe(FLAGS.config, variant=FLAGS.variant, smoke=FLAGS.smoke)
-    training.train(recipe, FLAGS.data, FLAGS.output, split=FLAGS.split, resume=FLAGS.resume)
+    training.train(
+        recipe, FLAGS.data, FLAGS.output, split=FLAGS.split, resume=FLAGS.resume, strategy=FLAGS.strategy
+    )
     print(f"done: {FLAGS.output}/preset")

@@ -1,5 +1,6 @@
 """Batches in an order that the seed and the step determine: training stops and goes on as if it never had."""
 
+import copy
 import functools
 
 import keras
@@ -75,6 +76,7 @@ class Batches(keras.utils.PyDataset):
         self.labels = labels and data.labels is not None
         self.codes = codes
         self.crop = crop
+        self._own = slice(None)
         if crop is not None:
             self._check_crop()
 
@@ -89,6 +91,21 @@ class Batches(keras.utils.PyDataset):
                 f"crop is {self.crop}. Accepted: a multiple of {self._cell}, a cell, up to {min(sides)}."
             )
 
+    def part(self, index, count):
+        """These batches' part `index` of `count` equal ones, as batches; no other part's images are read.
+
+        Raises:
+            ValueError: a batch size that `count` does not divide.
+        """
+        if self.batch_size % count:
+            raise ValueError(
+                f"batch_size is {self.batch_size}. Accepted: a multiple of {count}, the number of replicas."
+            )
+        part = copy.copy(self)
+        size = self.batch_size // count
+        part._own = slice(index * size, (index + 1) * size)
+        return part
+
     @property
     def num_batches(self):
         return self.steps
@@ -97,11 +114,12 @@ class Batches(keras.utils.PyDataset):
         if index < 0 or (self.steps is not None and index >= self.steps):
             raise IndexError(f"Batch {index} of {self.steps or 'an endless number of'} batches.")
         step = self.start_step + index
-        chosen = self._image_indices(step)
+        chosen = self._image_indices(step)[self._own]
         images = np.asarray(self.data.images[chosen])
-        mirrored = np.zeros(self.batch_size, "int32")
+        mirrored = np.zeros(len(chosen), "int32")
         if self.flip:
             mirrored = (np.random.default_rng((self.seed, 1, step)).random(self.batch_size) < 0.5).astype(int)
+            mirrored = mirrored[self._own]
             images[mirrored == 1] = images[mirrored == 1, :, ::-1]
         grids = [images]
         if self.codes is not None:
@@ -115,7 +133,7 @@ class Batches(keras.utils.PyDataset):
         """The same square of every grid, another one for each image, its corner on the coarsest lines."""
         height, width = grids[0].shape[1:3]
         places = [(side - self.crop) // self._cell + 1 for side in (height, width)]
-        corners = rng.integers(places, size=(self.batch_size, 2)) * self._cell
+        corners = rng.integers(places, size=(self.batch_size, 2))[self._own] * self._cell
         cropped = []
         for grid in grids:
             factor = height // grid.shape[1]

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from haim_tf import replicas
 from haim_tf.layers.residual import require_positive_integers
 
 # A code counts as active when its share of the moving average counts is at least this part of uniform (1/K).
@@ -23,8 +24,8 @@ class VectorQuantizer(keras.layers.Layer):
     or while `trainable` is False, nothing moves, and the same queries always get the same codes.
 
     All variables, and the distances, are float32 whatever the dtype policy: in bfloat16 a few percent of
-    the codes would change. Under `tf.distribute` the replicas share one codebook: counts and sums are
-    averaged over the replicas, new vectors are the first replica's.
+    the codes would change. Under `tf.distribute` the codebook follows the queries of all replicas: counts and
+    sums are summed over them, and new vectors picked among the queries of all, just as if one had them all.
 
     Args:
         codebook_size: K, the number of codes.
@@ -86,12 +87,13 @@ class VectorQuantizer(keras.layers.Layer):
         K, D = self.codebook_size, self.code_dim
         # Near zero, so that even an untrained quantizer spreads its codes over the queries' directions.
         near_zero = keras.initializers.RandomUniform(-1 / K, 1 / K, seed=self.seed)
-        self.codebook = self._add_state("codebook", (K, D), near_zero, "only_first_replica")
-        self.counts = self._add_state("counts", (K,), "zeros", "mean")
-        self.sums = self._add_state("sums", (K, D), "zeros", "mean")
-        self.initialized = self._add_state("initialized", (), "zeros", "only_first_replica")
+        self.codebook = self._add_state("codebook", (K, D), near_zero)
+        self.counts = self._add_state("counts", (K,), "zeros")
+        self.sums = self._add_state("sums", (K, D), "zeros")
+        self.initialized = self._add_state("initialized", (), "zeros")
 
-    def _add_state(self, name, shape, initializer, aggregation):
+    def _add_state(self, name, shape, initializer):
+        # Every replica assigns the same: all of it follows from sums over the replicas.
         return self.add_weight(
             name=name,
             shape=shape,
@@ -99,7 +101,7 @@ class VectorQuantizer(keras.layers.Layer):
             dtype="float32",
             trainable=False,
             autocast=False,
-            aggregation=aggregation,
+            aggregation="none",
         )
 
     def call(self, queries, training=False):
@@ -108,7 +110,7 @@ class VectorQuantizer(keras.layers.Layer):
         learn = training and self.trainable
         if learn:
             candidates = self._pick(flat)
-            self._start_from(candidates, ops.shape(flat)[0])
+            self._start_from(candidates, ops.shape(flat)[0] * replicas.place()[1])
         flat_codes = self._nearest(flat)
         codes = ops.reshape(flat_codes, ops.shape(queries)[:-1])
         # Looked up before the codebook moves: the vectors are those that the codes were chosen by.
@@ -151,17 +153,22 @@ class VectorQuantizer(keras.layers.Layer):
         return ops.cast(ops.argmin(distances, axis=-1), "int32")
 
     def _pick(self, flat):
-        """Picks K of the queries (N, D), without repeats where N >= K; repeats get jitter.
+        """Picks K of the queries (N, D) of all replicas, without repeats where N >= K; repeats get jitter.
 
         The chance of a query grows with its squared distance to the codebook (as in k-means++), so that new
         codes go where they are missed: picked uniformly, most would repeat what the data is full of.
         """
         flat = ops.stop_gradient(flat)
-        count = ops.shape(flat)[0]
         errors = ops.sum(ops.square(flat - self.lookup(self._nearest(flat))), axis=-1)
-        uniforms = keras.random.uniform((count,), 1e-7, 1.0, seed=self.seed_generator)
+        replica, replica_count = replicas.place()
+        shape = (replica_count, ops.shape(flat)[0])
+        uniforms = keras.random.uniform(shape, 1e-7, 1.0, seed=self.seed_generator)[replica]
         # The largest of log-weights plus Gumbel noise are a weighted draw without replacement.
-        order = ops.argsort(ops.log(-ops.log(uniforms)) - ops.log(errors + 1e-12))
+        keys = ops.log(-ops.log(uniforms)) - ops.log(errors + 1e-12)
+        # The K first of all are among the K first of each replica.
+        first = ops.argsort(keys)[: self.codebook_size]
+        flat, keys = (replicas.gathered(ops.take(values, first, axis=0)) for values in (flat, keys))
+        order, count = ops.argsort(keys), ops.shape(keys)[0]
         positions = ops.arange(self.codebook_size, dtype="int32")
         picked = ops.take(flat, ops.take(order, positions % count), axis=0)
         noise = keras.random.normal(ops.shape(picked), seed=self.seed_generator)
@@ -178,9 +185,8 @@ class VectorQuantizer(keras.layers.Layer):
         """Moves counts, sums and codebook towards this batch (van den Oord et al. 2017, equations 6 to 8)."""
         K = self.codebook_size
         for average, values in ((self.counts, ops.ones_like(flat[:, 0])), (self.sums, flat)):
-            batch = ops.segment_sum(values, flat_codes, num_segments=K)
+            batch = replicas.total(ops.segment_sum(values, flat_codes, num_segments=K))
             average.assign(self.decay * ops.convert_to_tensor(average) + (1 - self.decay) * batch)
-        # Read back, not kept from above: under tf.distribute the variables hold the mean over replicas.
         counts = ops.convert_to_tensor(self.counts)
         total = ops.sum(counts)
         smoothed = (counts + self.epsilon) / (total + K * self.epsilon) * total

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from haim_tf import replicas
 from haim_tf.models import inputs
 from haim_tf.networks.masked_self_prediction import MaskedSelfPredictionDecoder
 
@@ -135,6 +136,10 @@ class PartwiseTraining:
     def evaluate(self, x=None, y=None, **kwargs):
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
         return _with_value_errors(super().evaluate, *self._checked(x, y), **kwargs)
+
+    def check_batches(self, batches):
+        """A ValueError where the batches of a `PyDataset` do not fit the model."""
+        self._checked(batches, None)
 
     def _checked(self, x, y):
         """Images and labels as Keras takes them; a ValueError where they do not fit the model."""
@@ -274,7 +279,9 @@ def _tensorflow_step(model, batch):
         zip([v.path for v in variables], tape.gradient(scaled, [v.value for v in variables]), strict=True)
     )
     # An embedding's sparse gradient holds a row an occurrence, whose norm is not the gradient's.
-    gradients = {path: None if g is None else tf.convert_to_tensor(g) for path, g in gradients.items()}
+    known = {path: tf.convert_to_tensor(g) for path, g in gradients.items() if g is not None}
+    # Of the global batch before they are clipped, where replicas share it in equal parts.
+    gradients.update(zip(known, replicas.mean(list(known.values())), strict=True))
     values = {"loss": total, **{f"loss_{name}": loss for name, loss in losses.items()}, **statistics}
     for name in losses:
         paths = [v.path for v in model.parts[name].trainable_variables]
@@ -284,6 +291,9 @@ def _tensorflow_step(model, batch):
             clipped, _ = tf.clip_by_global_norm([gradients[path] for path in paths], limit, norm)
             gradients.update(zip(paths, clipped, strict=True))
         values[f"gradient_norm_{name}"] = norm / scale
+    # Keras' optimizer sums over the replicas, whose gradients are alike by now.
+    share = 1 / replicas.place()[1]
+    gradients = {path: None if g is None else g * share for path, g in gradients.items()}
     model.optimizer.apply([gradients[v.path] for v in variables], variables)
     return model._trackers.update(values, batch["images"])
 
