@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
@@ -34,6 +35,11 @@ flags.DEFINE_integer("samples", 64, "Images in samples.png.", lower_bound=1)
 ABOUT = ("description", "dataset", "limits", "class_names", "training")
 SAMPLES = "Samples, seed {seed}, temperature 1, none left out."
 SAMPLES_BY_CLASS = "Samples, a column a class, seed {seed}, temperature 1, none left out."
+RECONSTRUCTIONS = (
+    "Held-out images (top row), evenly spaced in the data. Below, level by level from the finest: what the "
+    "auxiliary decoders make of the level's codes, then two samples of the main decoders given these codes."
+)
+RECONSTRUCTED = 10
 
 
 def main(argv):
@@ -104,9 +110,26 @@ def publish(
         labels = [i % columns for i in range(samples)]
     pictures = model.sample(samples, labels, seed=seed)
     metadata["pictures"] = {"samples.png": caption.format(seed=seed)}
+    reconstructed = None
+    if images is not None and model.num_levels:
+        metadata["pictures"]["reconstructions.png"] = RECONSTRUCTIONS
+        reconstructed = reconstructions(model, images, seed)
     model.save_to_preset(output, metadata=metadata, precision=precision)
     haim_tf.data.save_grid(pictures, output / "samples.png", columns=columns)
+    if reconstructed is not None:
+        haim_tf.data.save_grid(reconstructed, output / "reconstructions.png", columns=RECONSTRUCTED)
     return output
+
+
+def reconstructions(model, images, seed):
+    """The rows of reconstructions.png, one after the other, uint8 `(N, H, W, C)`."""
+    places = np.linspace(0, len(images) - 1, RECONSTRUCTED).astype(int)
+    rows = [np.asarray(images.images[places])]
+    for level in range(1, model.num_levels + 1):
+        if model.has_auxiliary(level):
+            rows.append(model.reconstruct(rows[0], level=level, decoder="auxiliary"))
+        rows += [model.reconstruct(rows[0], level=level, seed=seed + i) for i in range(2)]
+    return np.concatenate(rows)
 
 
 def _read(run):

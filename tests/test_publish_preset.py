@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 import haim_tf
@@ -72,6 +73,17 @@ def test_from_a_keras_file(publish, trained, tmp_path):
     for text in ("Noise.", "terms: none", "12 images of dice, val", f"{report['bits_per_dim']['total']:.4f}"):
         assert text in card
     assert metadata["sha256"] in card and "samples.png" in card
+
+
+def test_codes_are_pictured_level_by_level(publish, tmp_path):
+    model = haim_tf.load("debug")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, *model.image_shape), "uint8")
+    np.savez(tmp_path / "val.npz", images=images, labels=np.zeros(12, "int64"))
+    folder = publish(presets.find("debug"), tmp_path / "small", data=tmp_path / "val.npz", samples=1)
+    assert "reconstructions.png" in (folder / "README.md").read_text()
+    with PIL.Image.open(folder / "reconstructions.png") as sheet:
+        assert sheet.height > 7 * 16  # The images, and three rows a level.
 
 
 def test_from_a_run_folder_and_what_is_no_run(publish, trained, tmp_path):
