@@ -3,9 +3,9 @@
     haim_tf export --model=fashion_mnist28 --output=models/fashion_mnist28
     python benchmarks/serving.py --model=fashion_mnist28 --folder=models/fashion_mnist28 --output=serving.json
 
-A server is started with dynamic batching and then one without (`--max_batch_size=1`), both on loopback with the
-same replicas. Clients in this process ask for one sample a request, each for its next one as soon as it has
-the last; every picture is compared with the Python model's. A cell of the table ends after `--requests`
+A server is started with dynamic batching and then one without (`--max_batch_size=1`), both on loopback with
+the same replicas. Clients in this process ask for one sample a request, each for its next one as soon as it
+has the last; every picture is compared with the Python model's. A cell of the table ends after `--requests`
 requests or `--seconds`, whichever comes first. Clients and server share the machine's cores.
 """
 

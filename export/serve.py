@@ -9,6 +9,7 @@ docs/serving.md has the requests, the answers and what happens under load. A pag
 
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -56,6 +57,12 @@ def serve():
     folder = Path(FLAGS.folder).absolute()
     if not folder.is_dir() or newest_version(folder) is None:
         raise ValueError(f"{folder} has no version folder 1, 2, ...: write one with haim_tf export")
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((FLAGS.host, FLAGS.port))  # Ray would only try again and again.
+        except OSError as error:
+            raise ValueError(f"cannot listen on {FLAGS.host}:{FLAGS.port}: {error.strerror}") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray import serve

@@ -9,8 +9,6 @@ import numpy as np
 
 DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
 MAX_PICTURE_SIDE = 4096
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 60
 
 
 class RequestError(ValueError):
@@ -49,18 +47,23 @@ def parse(body, inputs, outputs, description, max_examples):
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RequestError(f"the body must be JSON: {reason[:200]}") from None
     if not isinstance(request, dict) or "instances" not in request:
-        raise RequestError(f'the body must be {{"instances": [{{...}}, ...]}}, got {SHORT.repr(request)}')
+        raise RequestError(f'the body must be {{"instances": [{{...}}, ...]}}, got {_short(request)}')
     if unknown := sorted(set(request) - {"instances", "outputs"}):
-        raise RequestError(f"unknown field {SHORT.repr(unknown[0])}; the fields are instances and outputs")
+        raise RequestError(f"unknown field {_short(unknown[0])}; the fields are instances and outputs")
     instances = request["instances"]
     if not isinstance(instances, list) or not instances:
-        raise RequestError(f"instances must be a list of at least one example, got {SHORT.repr(instances)}")
+        raise RequestError(f"instances must be a list of at least one example, got {_short(instances)}")
     if len(instances) > max_examples:
         raise RequestError(f"instances may hold at most {max_examples} examples, got {len(instances)}", 413)
     names = request.get("outputs", list(outputs))
     if not isinstance(names, list) or not names or not all(name in list(outputs) for name in names):
-        raise RequestError(f"outputs must be a list of {', '.join(outputs)}, got {SHORT.repr(names)}")
+        raise RequestError(f"outputs must be a list of {', '.join(outputs)}, got {_short(names)}")
     return [_example(i, x, inputs, description) for i, x in enumerate(instances)], names
+
+
+def _short(value):
+    text = reprlib.repr(value)  # Of nested lists, too, a part only.
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _refuse_constant(text):
@@ -70,12 +73,10 @@ def _refuse_constant(text):
 def _example(number, instance, inputs, description):
     where = f"instances[{number}]"
     if not isinstance(instance, dict):
-        raise RequestError(f"{where} must be an object, got {SHORT.repr(instance)}")
+        raise RequestError(f"{where} must be an object, got {_short(instance)}")
     accepted = ", ".join(inputs)
     if unknown := sorted(set(instance) - set(inputs)):
-        raise RequestError(
-            f"{where} has the unknown input {SHORT.repr(unknown[0])}; the inputs are {accepted}"
-        )
+        raise RequestError(f"{where} has the unknown input {_short(unknown[0])}; the inputs are {accepted}")
     instance = {**{name: x for name, x in DEFAULTS.items() if name in inputs}, **instance}
     if missing := [name for name in inputs if name not in instance]:
         raise RequestError(f"{where} lacks {missing[0]}; the inputs are {accepted}")
@@ -112,17 +113,17 @@ def _array(where, value, dtype, shape, bounds):
     if array.shape != shape:
         raise RequestError(f"{wanted}, got shape {list(array.shape)}")
     if array.dtype.kind not in ("iuf" if dtype == "float32" else "iu"):
-        raise RequestError(f"{wanted}, got {SHORT.repr(value)}")
+        raise RequestError(f"{wanted}, got {_short(value)}")
     # An inf comes of a number like 1e999.
     if not ((array >= bounds[0]) & (array <= bounds[1])).all():
-        raise RequestError(f"{wanted}, got {SHORT.repr(value) if not shape else 'others among them'}")
+        raise RequestError(f"{wanted}, got {_short(value) if not shape else 'others among them'}")
     return array.astype(dtype)
 
 
 def _picture(where, value):
     wanted = f'{where} must be {{"b64": the base64 of a PNG, JPEG or GIF file}}'
     if not isinstance(value, dict) or set(value) != {"b64"} or not isinstance(value["b64"], str):
-        raise RequestError(f"{wanted}, got {SHORT.repr(value)}")
+        raise RequestError(f"{wanted}, got {_short(value)}")
     try:
         return base64.b64decode(value["b64"], validate=True)
     except (binascii.Error, ValueError) as error:

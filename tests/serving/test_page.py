@@ -96,7 +96,7 @@ def test_pick_sample_and_vary(server, browser, tmp_path):
         rows = [{f"codes_{level}": codes, "seed": [4, i], "temperature": 0.8} for i in range(8)]
         _, decoded = server.ask(f"/decode_level_{level}", {"instances": rows, "outputs": ["image_bytes"]})
         assert found[1:] == [base64.b64decode(x["image_bytes"]["b64"]) for x in decoded["predictions"]]
-    browser.save_screenshot(str(tmp_path / "page.png"))
+    browser.save_screenshot(str(tmp_path / "page.png"))  # To look at: --basetemp says where.
 
     set_to("temperature", -1)
     browser.find_element("id", "sample").click()

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -178,3 +179,11 @@ def test_the_newest_complete_version(tmp_path):
     assert exported.newest_version(tmp_path) == 10
     with pytest.raises(ValueError, match="not written by haim_tf export"):
         exported.Exported(tmp_path, 10, 32)
+
+
+def test_what_cannot_be_served_is_one_clear_line(tmp_path):
+    (tmp_path / "1").mkdir()
+    script = Path(__file__).resolve().parents[2] / "export/serve.py"
+    done = subprocess.run([sys.executable, script, f"--folder={tmp_path}"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "has no version folder" in done.stderr and done.stderr.count("\n") == 1

@@ -54,7 +54,7 @@ def expected(models):
 def server(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     saved_model.export(models[1], folder / "debug", batch_sizes=[1, 8])
-    limits = ("--max_ongoing=4", "--max_queued=4", "--max_bytes=1000000", f"--read_seconds={READ_SECONDS}")
+    limits = ("--max_ongoing=4", "--max_queued=16", "--max_bytes=1000000", f"--read_seconds={READ_SECONDS}")
     server = Running(folder / "debug", folder / "log", "--replicas=2", "--poll_seconds=1", *limits)
     server.folder = folder / "debug"
     yield server
