@@ -13,6 +13,7 @@ from ray.util import metrics
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
+from serving.batching import Batcher
 from serving.exported import Exported, limit_threads, newest_version
 from serving.requests import RequestError, check_picture, parse, to_json
 
@@ -28,18 +29,16 @@ class Batched:
 
     def __init__(self, model, wait_seconds, observe):
         self.model = model
-        # One thread: while it runs a batch, the next one gathers.
-        self._thread = concurrent.futures.ThreadPoolExecutor(1)
-        self.run = {name: self._batched(name, wait_seconds, observe) for name in model.signatures}
+        executor = concurrent.futures.ThreadPoolExecutor(1)
 
-    def _batched(self, name, wait_seconds, observe):
-        @serve.batch(max_batch_size=self.model.sizes[-1], batch_wait_timeout_s=wait_seconds)
-        async def run(examples):
-            observe(len(examples), tags={"route": f"/{name}"})
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self.model.run, name, examples)
+        def batcher(name):
+            def run(examples):
+                observe(len(examples), tags={"route": f"/{name}"})
+                return model.run(name, examples)
 
-        return run
+            return Batcher(run, model.sizes, wait_seconds, executor)
+
+        self.run = {name: batcher(name) for name in model.signatures}
 
 
 @serve.deployment

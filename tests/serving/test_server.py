@@ -21,6 +21,7 @@ from haim_tf import saved_model
 
 pytest.importorskip("ray", reason="ray[serve] is not installed")
 sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../export"))
 from running import REPOSITORY, Running
 
 pytestmark = pytest.mark.slow
@@ -308,3 +309,30 @@ def test_a_new_version_takes_over_under_load_and_no_request_is_lost(server, mode
     assert not load.failed()
     assert {version for _, _, version, _ in load.results} == {1, 2}
     check_answers(load, expected)
+
+
+def test_an_answer_that_takes_too_long():
+    """Without Ray: a model that never answers."""
+    import asyncio
+    from types import SimpleNamespace
+    from unittest.mock import Mock
+
+    from serving.server import Server
+    from starlette.requests import Request
+
+    async def never(example):
+        await asyncio.sleep(60)
+
+    async def receive():
+        return {"type": "http.request", "body": b'{"instances": [{"seed": [0, 0]}]}'}
+
+    model = SimpleNamespace(inputs={"sample": {"seed": ("int32", (2,))}}, outputs={"sample": ["image"]})
+    model.description = {}
+    replica = object.__new__(Server.func_or_class)
+    replica.current = SimpleNamespace(model=model, run={"sample": never})
+    replica.max_bytes, replica.max_examples, replica.read_seconds, replica.answer_seconds = 99, 1, 1.0, 0.1
+    replica._requests, replica._seconds = Mock(), Mock()
+    scope = {"type": "http", "method": "POST", "path": "/sample", "headers": [], "query_string": b""}
+    response = asyncio.run(replica(Request(scope | {"server": ("x", 80)}, receive)))
+    assert response.status_code == 504 and b"no answer within 0.1 seconds" in response.body
+    replica._requests.inc.assert_called_once_with(tags={"route": "/sample", "status": "504"})
