@@ -1,10 +1,12 @@
-"""Asks a TensorFlow Serving server for samples of an exported model, and saves a sheet of them as a PNG file.
+"""Asks a server for samples of an exported model, and saves a sheet of them as a PNG file.
 
+    python export/client.py --protocol=ray --labels=0,1,2 --num=24 --output=sheet.png
     python export/client.py --model=fashion_mnist28 --labels=0,1,2 --num=24 --output=sheet.png
     python export/client.py --protocol=grpc --server=127.0.0.1:8500 --model=fashion_mnist28 ...
 
-It stands alone, for people who have only the server: it needs absl-py and pillow, and for gRPC also
-tensorflow-serving-api. Image i has the seed pair (seed, i), as in `haim_tf sample`, and the same picture.
+`ray` is export/serve.py, `rest` and `grpc` are TensorFlow Serving. It stands alone, for people who have only
+the server: it needs absl-py and pillow, and for gRPC also tensorflow-serving-api. Image i has the seed pair
+(seed, i), as in `haim_tf sample`, and the same picture.
 docs/serving.md says how the server is started, and has the requests of every signature.
 """
 
@@ -19,9 +21,12 @@ import urllib.request
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("protocol", "rest", ["rest", "grpc"], "How to talk to the server.")
-flags.DEFINE_string("server", None, "host:port; by default 127.0.0.1:8501 (rest) or 127.0.0.1:8500 (grpc).")
-flags.DEFINE_string("model", None, "The model's name on the server.", required=True)
+SERVERS = {"rest": "127.0.0.1:8501", "grpc": "127.0.0.1:8500", "ray": "127.0.0.1:8000"}
+flags.DEFINE_enum("protocol", "rest", list(SERVERS), "How to talk to the server.")
+flags.DEFINE_string("server", None, "host:port; by default on this machine, the protocol's usual port.")
+flags.DEFINE_string(
+    "model", None, "The model's name on the server; with ray it has no other, and needs none."
+)
 flags.DEFINE_integer("num", 16, "How many images.", lower_bound=1)
 flags.DEFINE_list(
     "labels", None, "Classes, ints, which the images take in turn; none: an unconditional model."
@@ -41,9 +46,11 @@ def main(argv):
     try:
         if len(argv) > 1:
             raise ValueError(f"unexpected argument {argv[1]!r}; everything is a flag, --name=value")
+        if FLAGS.model is None and FLAGS.protocol != "ray":
+            raise ValueError(f"--protocol={FLAGS.protocol} needs --model, the model's name on the server")
         labels = _ints("labels", FLAGS.labels) if FLAGS.labels else None
-        ask = {"rest": ask_rest, "grpc": ask_grpc}[FLAGS.protocol]
-        server = FLAGS.server or {"rest": "127.0.0.1:8501", "grpc": "127.0.0.1:8500"}[FLAGS.protocol]
+        ask = {"rest": ask_rest, "grpc": ask_grpc, "ray": ask_ray}[FLAGS.protocol]
+        server = FLAGS.server or SERVERS[FLAGS.protocol]
         files = []
         for start in range(0, FLAGS.num, FLAGS.batch_size):
             rows = range(start, min(start + FLAGS.batch_size, FLAGS.num))
@@ -82,27 +89,41 @@ def ask_rest(server, model, signature, inputs, output, timeout):
         ValueError: the server refused the request; it says why.
         OSError: no server, or no answer in time.
     """
-    examples = [
+    body = {"signature_name": signature, "instances": _examples(inputs)}
+    predictions = _post(server, f"/v1/models/{model}:predict", body, timeout)
+    # A signature with a single output gives it bare.
+    return [_from_json(p[output] if isinstance(p, dict) and output in p else p) for p in predictions]
+
+
+def ask_ray(server, model, signature, inputs, output, timeout):
+    """The same as `ask_rest` from export/serve.py, which serves one model, whatever its name."""
+    body = {"instances": _examples(inputs), "outputs": [output]}
+    return [_from_json(p[output]) for p in _post(server, f"/{signature}", body, timeout)]
+
+
+def _examples(inputs):
+    return [
         {name: _to_json(x) for name, x in zip(inputs, example, strict=True)}
         for example in zip(*inputs.values(), strict=True)
     ]
-    body = json.dumps({"signature_name": signature, "instances": examples}).encode()
-    request = urllib.request.Request(f"http://{server}/v1/models/{model}:predict", body)
+
+
+def _post(server, path, body, timeout):
+    request = urllib.request.Request(f"http://{server}{path}", json.dumps(body).encode())
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             predictions = json.load(answer)["predictions"]
     except urllib.error.HTTPError as error:
         raise ValueError(f"{server} refused: {error.code} {_reason(error)}") from None
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{server} gave no predictions ({error}): is it TensorFlow Serving?") from None
+    except (TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{server} gave no predictions ({error}): is it a server of models?") from None
     except TimeoutError:
         raise OSError(f"{server} gave no answer within {timeout} seconds") from None
     except urllib.error.URLError as error:
         raise OSError(f"{server} cannot be reached: {error.reason}") from None
-    if len(predictions) != len(examples):
-        raise ValueError(f"{server} gave {len(predictions)} answers to {len(examples)} examples")
-    # A signature with a single output gives it bare.
-    return [_from_json(p[output] if isinstance(p, dict) and output in p else p) for p in predictions]
+    if len(predictions) != len(body["instances"]):
+        raise ValueError(f"{server} gave {len(predictions)} answers to {len(body['instances'])} examples")
+    return predictions
 
 
 def ask_grpc(server, model, signature, inputs, output, timeout):
