@@ -125,10 +125,12 @@ class Sampler:
 
     def draw(self, seeds, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None):
         """As a call, from and to tensors of a known batch size, whole: for use inside other graphs."""
-        noise = self._draw_noise(seeds)
+        # Concrete functions: TensorFlow counts all networks' programs together, and would warn of so many.
+        noise = self._draw_noise.get_concrete_function()(ops.convert_to_tensor(seeds, "int32"))
         noise = ops.reshape(noise, (seeds.shape[0], *noise.shape[1:]))
         rows = ops.convert_to_tensor(self.shape[0] if rows is None else rows, "int32")
-        return self._run(noise, temperature, top_p, codes, labels, log_prob, rows)
+        inputs = (noise, temperature, top_p, codes, labels, log_prob, rows)
+        return self._run.get_concrete_function(*inputs)(*inputs)
 
     def compile(self, batch_size):
         """Builds the program of a batch size, which its first use would build otherwise."""
