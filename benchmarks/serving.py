@@ -3,10 +3,11 @@
     haim_tf export --model=fashion_mnist28 --output=models/fashion_mnist28
     python benchmarks/serving.py --model=fashion_mnist28 --folder=models/fashion_mnist28 --output=serving.json
 
-A server is started with dynamic batching and then one without (`--max_batch_size=1`), both on loopback with
-the same replicas. Clients in this process ask for one sample a request, each for its next one as soon as it
-has the last; every picture is compared with the Python model's. A cell of the table ends after `--requests`
-requests or `--seconds`, whichever comes first. Clients and server share the machine's cores.
+A server is started with dynamic batching, then one without that samples examples side by side, as many as it
+has cores, and then one without that samples one after another, all on loopback with the same replicas.
+Clients in this process ask for one sample a request, each for its next one as soon as it has the last; every
+picture is compared with the Python model's. A cell of the table ends after `--requests` requests or
+`--seconds`, whichever comes first. Clients and server share the machine's cores.
 """
 
 import base64
@@ -36,6 +37,12 @@ flags.DEFINE_integer("replicas", 1, "Of the server.", lower_bound=1)
 flags.DEFINE_integer("pictures", 96, "Different samples that are asked for.", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file for the figures, a new one.")
 
+MODES = {
+    "yes": [],
+    "no, side by side": ["--max_batch_size=1"],
+    "no": ["--max_batch_size=1", "--parallel=1"],
+}
+
 
 def main(argv):
     if len(argv) > 1:
@@ -50,12 +57,10 @@ def main(argv):
     labels = np.arange(FLAGS.pictures) % model.num_classes if model.num_classes else None
     expected = model.sample(FLAGS.pictures, labels, seed=0)
     rows = []
-    for batching in (True, False):
-        with running(batching) as port:
+    for batching, options in MODES.items():
+        with running(options) as port:
             for clients in map(int, FLAGS.clients):
-                rows.append(
-                    {"batching": "yes" if batching else "no", **load(port, clients, labels, expected)}
-                )
+                rows.append({"batching": batching, **load(port, clients, labels, expected)})
                 print(rows[-1], file=sys.stderr, flush=True)
     throughput = {(row["batching"], row["clients"]): row["requests/s"] for row in rows}
     for row in rows:
@@ -69,13 +74,12 @@ def main(argv):
 
 
 @contextlib.contextmanager
-def running(batching):
+def running(options):
     """The port of a server that is ready, and ends with the context."""
     port, metrics_port = free_port(), free_port()
     script = Path(__file__).resolve().parents[1] / "export/serve.py"
     command = [sys.executable, script, f"--folder={FLAGS.folder}", f"--replicas={FLAGS.replicas}"]
-    command += [f"--port={port}", f"--metrics_port={metrics_port}"]
-    command += [] if batching else ["--max_batch_size=1"]
+    command += [f"--port={port}", f"--metrics_port={metrics_port}", *options]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:

@@ -29,31 +29,38 @@ class Batcher:
         run: a function of a list of examples, called in `executor`, that gives their results in order.
         sizes: ints in rising order, see `batch_length`.
         wait_seconds: for which a batch that is not full waits for more before it runs.
-        executor: with one thread, so that one batch runs at a time.
+        executor: with at least `parallel` threads.
+        parallel: how many batches run side by side; those that begin together share what waits.
     """
 
-    def __init__(self, run, sizes, wait_seconds, executor):
+    def __init__(self, run, sizes, wait_seconds, executor, parallel=1):
         self._run, self._sizes, self._wait_seconds, self._executor = run, sizes, wait_seconds, executor
-        self._waiting, self._worker = [], None
+        self._waiting, self._workers, self._free, self._gathering = [], set(), parallel, 0
 
     async def __call__(self, example):
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((example, future))
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+        if self._free:
+            self._free -= 1
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)  # Tasks that nothing holds may be collected.
+            worker.add_done_callback(self._workers.discard)
         return await future
 
     async def _work(self):
         while self._waiting:
-            if len(self._waiting) < self._sizes[-1]:
-                await asyncio.sleep(self._wait_seconds)
+            self._gathering += 1
+            # Without a wait still a turn of the loop, for those that begin now too.
+            await asyncio.sleep(self._wait_seconds if len(self._waiting) < self._sizes[-1] else 0)
             # Those whose request has been given up take no place.
             waiting = [pair for pair in self._waiting if not pair[1].done()]
-            length = batch_length(len(waiting), self._sizes)
+            share = -(-len(waiting) // self._gathering)
+            self._gathering -= 1
+            length = batch_length(share, self._sizes)
             batch, self._waiting = waiting[:length], waiting[length:]
             if batch:
                 await self._answer(*zip(*batch, strict=True))
-        self._worker = None
+        self._free += 1
 
     async def _answer(self, examples, futures):
         loop = asyncio.get_running_loop()

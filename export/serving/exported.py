@@ -17,12 +17,15 @@ def newest_version(folder):
     return max(versions, default=None)
 
 
-def limit_threads(threads):
-    """Lets tensorflow use this many threads an operation; to be called before it does anything."""
+def limit_threads(threads, parallel):
+    """Lets tensorflow use so many threads an operation, and run so many batches side by side.
+
+    To be called before it does anything.
+    """
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(parallel)
 
 
 class Exported:

@@ -27,16 +27,16 @@ log = logging.getLogger("ray.serve")
 class Batched:
     """A model whose signatures take single examples, and run them together with those of other requests."""
 
-    def __init__(self, model, wait_seconds, observe):
+    def __init__(self, model, wait_seconds, parallel, observe):
         self.model = model
-        executor = concurrent.futures.ThreadPoolExecutor(1)
+        executor = concurrent.futures.ThreadPoolExecutor(parallel)
 
         def batcher(name):
             def run(examples):
                 observe(len(examples), tags={"route": f"/{name}"})
                 return model.run(name, examples)
 
-            return Batcher(run, model.sizes, wait_seconds, executor)
+            return Batcher(run, model.sizes, wait_seconds, executor, parallel)
 
         self.run = {name: batcher(name) for name in model.signatures}
 
@@ -51,6 +51,7 @@ class Server:
     Args:
         folder: of the versions.
         threads: tensorflow's.
+        parallel: how many batches of a signature run side by side.
         max_batch_size, wait_seconds: of a batch: its examples, and how long its first one waits for others.
         max_examples, max_bytes: of a request.
         read_seconds, answer_seconds: how long a client may take to send its request, and an answer to come.
@@ -62,6 +63,7 @@ class Server:
         self,
         folder,
         threads,
+        parallel,
         max_batch_size,
         wait_seconds,
         max_examples,
@@ -71,7 +73,8 @@ class Server:
         poll_seconds,
         metrics_port,
     ):
-        limit_threads(threads)
+        limit_threads(threads, parallel)
+        self.parallel = parallel
         self.folder, self.max_batch_size, self.wait_seconds = folder, max_batch_size, wait_seconds
         self.max_examples, self.max_bytes = max_examples, max_bytes
         self.read_seconds, self.answer_seconds = read_seconds, answer_seconds
@@ -86,7 +89,7 @@ class Server:
     def _load(self, version):
         model = Exported(self.folder, version, self.max_batch_size)
         model.warm_up()
-        self.current = Batched(model, self.wait_seconds, self._sizes.observe)
+        self.current = Batched(model, self.wait_seconds, self.parallel, self._sizes.observe)
         self._version.set(version)
 
     def _watch(self, poll_seconds):

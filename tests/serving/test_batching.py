@@ -43,3 +43,20 @@ def test_examples_gather_while_a_batch_runs():
 
     asyncio.run(ask())
     assert batches == [[1], [3, 4, 5, 6], [7], [8], ["bad"], [5]]
+
+
+def test_batches_run_side_by_side_and_share_what_waits():
+    batches, both = [], threading.Barrier(2, timeout=10)
+
+    def run(examples):
+        batches.append(examples)
+        both.wait()  # Nobody gets past it alone.
+        return examples
+
+    async def ask():
+        batcher = Batcher(run, [1, 2, 4], 0.01, ThreadPoolExecutor(2), parallel=2)
+        for _ in range(3):
+            assert await asyncio.gather(*(batcher(i) for i in range(4))) == [0, 1, 2, 3]
+
+    asyncio.run(ask())
+    assert sorted(batches) == [[0, 1]] * 3 + [[2, 3]] * 3
