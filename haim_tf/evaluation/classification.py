@@ -90,6 +90,7 @@ def classification_accuracy_score(
     batch_size=128,
     seed=0,
     verbose=True,
+    real_classifier=None,
 ):
     """How good a training set samples are: the accuracy on real images of a classifier that saw only samples,
     beside that of the same classifier trained on real images.
@@ -108,6 +109,7 @@ def classification_accuracy_score(
         steps, batch_size: length of each training, in steps, and images in a step.
         seed: an int, 0 or more, for initial weights and the order of images.
         verbose: whether to show progress bars.
+        real_classifier: what `train_classifier` has made of `real_train`, so that it is not trained again.
 
     Returns:
         A dict: `accuracy_samples` and `accuracy_real`, 0..1 on `real_val`; `ratio`, the first by the second;
@@ -135,8 +137,10 @@ def classification_accuracy_score(
             )
     num_classes = 1 + max(int(data.labels.max()) for data in (samples, real_train, real_val))
     accuracies = []
-    for train in (samples, real_train):
-        network = train_classifier(train, num_classes, classifier, steps, batch_size, seed, verbose)
+    for train, network in ((samples, None), (real_train, real_classifier)):
+        network = network or train_classifier(
+            train, num_classes, classifier, steps, batch_size, seed, verbose
+        )
         accuracies.append(accuracy(network, real_val, batch_size))
     return {
         "accuracy_samples": accuracies[0],

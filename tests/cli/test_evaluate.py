@@ -112,3 +112,15 @@ def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(fol
     assert process.returncode == 0, process.stderr
     again = json.loads((folder / "again.json").read_text())
     assert again["accuracy_samples"] == score["accuracy_samples"] and again["num_samples"] == 12
+    assert again["frechet_distance"] == pytest.approx(score["frechet_distance"], rel=1e-4)
+
+    flags += ["--classes=0,1,2,3,4", "--num_samples=6", "--classifier=score.classifier.keras"]
+    process = run(script, *flags, "--output=some.json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    some = json.loads((folder / "some.json").read_text())
+    with np.load(folder / "data.npz") as arrays:
+        assert some["num_val"] == (arrays["y_test"] < 5).sum()
+    with np.load(folder / "some.samples.npz") as samples:
+        assert samples["labels"].max() < 5
+    process = run(script, *flags, "--classes=99", "--output=no.json", folder=folder)
+    assert process.returncode and "no classes of debug" in process.stderr
