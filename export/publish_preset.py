@@ -10,6 +10,9 @@ goes into metadata.json, which every load checks. --about is a JSON object of wh
 
     {"description": "...", "dataset": {"name": "...", "terms": "..."}, "limits": ["..."],
      "class_names": ["..."], "training": {"command": "...", "cost": "..."}}
+
+--baseline is a model without codes, trained alike: its bits/dim on the same images stand beside. --score and
+--baseline_score are what benchmarks/classification_accuracy_score.py measured of the two.
 """
 
 import sys
@@ -29,6 +32,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("split", "val", "Split of that data.")
 flags.DEFINE_integer("num", None, "Images to take, drawn at random; all by default.", lower_bound=1)
+flags.DEFINE_string("baseline", None, "A model without codes to compare with, given as --run is.")
+flags.DEFINE_string("score", None, "JSON file: the model's classification accuracy score.")
+flags.DEFINE_string("baseline_score", None, "JSON file: that of the baseline.")
 flags.DEFINE_integer("seed", 0, "Of what is drawn, shuffled and sampled.", lower_bound=0)
 flags.DEFINE_integer("samples", 64, "Images in samples.png.", lower_bound=1)
 
@@ -56,6 +62,9 @@ def main(argv):
             num=FLAGS.num,
             seed=FLAGS.seed,
             samples=FLAGS.samples,
+            baseline=FLAGS.baseline,
+            score=FLAGS.score,
+            baseline_score=FLAGS.baseline_score,
         )
     except (ValueError, OSError) as error:
         print(f"publish_preset: {' '.join(str(error).split())}", file=sys.stderr)
@@ -64,7 +73,18 @@ def main(argv):
 
 
 def publish(
-    run, output, precision="float32", about=None, data=None, split="val", num=None, seed=0, samples=64
+    run,
+    output,
+    precision="float32",
+    about=None,
+    data=None,
+    split="val",
+    num=None,
+    seed=0,
+    samples=64,
+    baseline=None,
+    score=None,
+    baseline_score=None,
 ):
     """Writes the preset folder `output`; arguments as the flags. Returns its `Path`.
 
@@ -103,6 +123,13 @@ def publish(
         }
         name = metadata.get("dataset", {}).get("name")
         metadata["evaluation"] = {**report, "data": name} if name else report
+        if baseline:
+            flat = _read(Path(baseline))[0]
+            found = evaluation.evaluate(flat, images, num=num, seed=seed)
+            metadata["metrics"] = compared(report, found, flat.count_params(), split)
+    for path, whose in ((score, "samples"), (baseline_score, "samples of the model without codes")):
+        if path:
+            metadata["metrics"] = [*metadata.get("metrics", ()), *scored(files.read_json(path), whose)]
     labels, columns, caption = None, None, SAMPLES
     if model.num_classes and model.num_classes <= samples:
         columns, caption = model.num_classes, SAMPLES_BY_CLASS
@@ -119,6 +146,40 @@ def publish(
     if reconstructed is not None:
         haim_tf.data.save_grid(reconstructed, output / "reconstructions.png", columns=RECONSTRUCTED)
     return output
+
+
+def compared(report, baseline, parameters, split):
+    """Rows of the card, from two `evaluate` reports: the baseline's bits/dim, the bound against it."""
+    total, flat = (found["bits_per_dim"]["total"] for found in (report, baseline))
+    of = {"split": split, "count": str(report["num"])}
+    return [
+        {
+            "name": f"bits/dim of a model without codes ({parameters:,} parameters)",
+            "value": f"{flat:.4f}",
+            **of,
+        },
+        {"name": "the whole bound against it", "value": f"{total / flat - 1:+.1%}", **of},
+    ]
+
+
+def scored(score, whose):
+    """Rows of the card's table from what benchmarks/classification_accuracy_score.py wrote."""
+    of = {"split": "val", "count": str(score["num_val"])}
+    classes = f"{len(score['classes'])} classes"
+    return [
+        {
+            "name": f"accuracy of a classifier of {classes} trained on {score['num_samples']:,} {whose}",
+            "value": f"{score['accuracy_samples']:.4f} ({score['ratio']:.1%} of the "
+            f"{score['accuracy_real']:.4f} of one trained on {score['num_train']:,} real images)",
+            **of,
+        },
+        {
+            "name": f"Frechet distance of the {whose}, in the features of the latter",
+            "value": f"{score['frechet_distance']:.3f} (of real training images "
+            f"{score['frechet_distance_real']:.3f})",
+            **of,
+        },
+    ]
 
 
 def reconstructions(model, images, seed):

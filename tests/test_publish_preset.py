@@ -75,6 +75,39 @@ def test_from_a_keras_file(publish, trained, tmp_path):
     assert metadata["sha256"] in card and "samples.png" in card
 
 
+def test_the_card_compares_with_a_model_without_codes(publish, trained, tmp_path):
+    score = {
+        "accuracy_samples": 0.25,
+        "accuracy_real": 0.5,
+        "ratio": 0.5,
+        "num_samples": 4000,
+        "num_train": 10,
+        "num_val": 12,
+        "classes": [0, 1],
+        "frechet_distance": 3.25,
+        "frechet_distance_real": 0.125,
+    }
+    (tmp_path / "score.json").write_text(json.dumps(score))
+    folder = publish(
+        trained / "model.keras",
+        tmp_path / "dice4",
+        data=trained / "val.npz",
+        samples=2,
+        baseline=trained / "model.keras",
+        score=tmp_path / "score.json",
+        baseline_score=tmp_path / "score.json",
+    )
+    card = (folder / "README.md").read_text()
+    total = presets.read(folder)[1]["evaluation"]["bits_per_dim"]["total"]
+    for text in (
+        f"without codes ({haim_tf.load(folder).count_params():,} parameters) | {total:.4f} | val | 12 |",
+        "the whole bound against it | +0.0% |",
+        "2 classes trained on 4,000 samples | 0.2500 (50.0% of the 0.5000 of one trained on 10 real",
+        "samples of the model without codes, in the features of the latter | 3.250 (of real training",
+    ):
+        assert text in card, text
+
+
 def test_codes_are_pictured_level_by_level(publish, tmp_path):
     model = haim_tf.load("debug")
     rng = np.random.default_rng(0)
