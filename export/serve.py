@@ -28,7 +28,10 @@ flags.DEFINE_integer(
     "threads", None, "Of tensorflow in a replica; by default the cores' share.", lower_bound=1
 )
 flags.DEFINE_integer(
-    "parallel", None, "Batches that a replica runs side by side; by default its threads.", lower_bound=1
+    "parallel",
+    None,
+    "Batches that a replica runs side by side; by default its threads, or 1 with a GPU.",
+    lower_bound=1,
 )
 flags.DEFINE_integer("max_batch_size", 32, "Examples that share a batch; 1: no batching.", lower_bound=1)
 flags.DEFINE_float("batch_wait", 0.005, "Seconds that a batch waits for more examples.", lower_bound=0.0)
@@ -96,11 +99,10 @@ def serve():
         health_check_timeout_s=60.0,
         graceful_shutdown_timeout_s=5.0,
     )
-    threads = FLAGS.threads or max(1, cores // FLAGS.replicas)
     application = deployment.bind(
         folder=str(folder),
-        threads=threads,
-        parallel=FLAGS.parallel or threads,
+        threads=FLAGS.threads or max(1, cores // FLAGS.replicas),
+        parallel=FLAGS.parallel,
         max_batch_size=FLAGS.max_batch_size,
         wait_seconds=FLAGS.batch_wait,
         max_examples=FLAGS.max_examples,

@@ -17,15 +17,18 @@ def newest_version(folder):
     return max(versions, default=None)
 
 
-def limit_threads(threads, parallel):
+def limit_threads(threads, parallel=None):
     """Lets tensorflow use so many threads an operation, and run so many batches side by side.
 
-    To be called before it does anything.
+    To be called before it does anything. Returns `parallel`; by default it is `threads`, for a sampling loop
+    keeps one core busy, hardly two, but 1 where there is a GPU.
     """
     import tensorflow as tf
 
+    parallel = parallel or (1 if tf.config.list_physical_devices("GPU") else threads)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(parallel)
+    return parallel
 
 
 class Exported:

@@ -51,7 +51,7 @@ class Server:
     Args:
         folder: of the versions.
         threads: tensorflow's.
-        parallel: how many batches of a signature run side by side.
+        parallel: how many batches of a signature run side by side, see `limit_threads`.
         max_batch_size, wait_seconds: of a batch: its examples, and how long its first one waits for others.
         max_examples, max_bytes: of a request.
         read_seconds, answer_seconds: how long a client may take to send its request, and an answer to come.
@@ -73,8 +73,7 @@ class Server:
         poll_seconds,
         metrics_port,
     ):
-        limit_threads(threads, parallel)
-        self.parallel = parallel
+        self.parallel = limit_threads(threads, parallel)
         self.folder, self.max_batch_size, self.wait_seconds = folder, max_batch_size, wait_seconds
         self.max_examples, self.max_bytes = max_examples, max_bytes
         self.read_seconds, self.answer_seconds = read_seconds, answer_seconds
