@@ -193,6 +193,26 @@ def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
     assert bits[0] == bits[1] > bits[2]
 
 
+def test_a_flat_model_learns_on_crops(data, tmp_path, monkeypatch):
+    model = {**RECIPE["model"], "levels": []}
+    stages = [{"train": ["prior"], "steps": 3, "learning_rate": 0.01, "crop": 4}]
+    losses, seen = haim_tf.HierarchicalModel.losses_and_statistics, []
+
+    def spy(self, images, *args, **kwargs):
+        seen.append(images.shape[1:3])
+        return losses(self, images, *args, **kwargs)
+
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
+    training.train(
+        training.read_recipe({**RECIPE, "model": model, "stages": stages}),
+        data,
+        tmp_path / "run",
+        verbose=False,
+    )
+    assert set(seen) == {(4, 4)}
+    assert haim_tf.load(tmp_path / "run" / "preset").sample(1, labels=0).shape == (1, 8, 8, 1)
+
+
 @pytest.mark.parametrize("train", [["prior"], ["decoder_1", "codes"], None])
 def test_crops_are_for_main_decoders(data, tmp_path, train):
     stage = {"train": train, "steps": 3, "learning_rate": 0.01, "crop": 4}

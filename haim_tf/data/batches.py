@@ -38,8 +38,8 @@ class Batches(keras.utils.PyDataset):
 
     Yields:
         `(images, labels)`, uint8 (B, H, W, C) and int32 (B,); `images` alone where the data has no labels
-        or they are left out. With `codes`, in place of the images a dict of `images` and `codes`, a tuple of
-        int32 (B, h, w).
+        or they are left out. With `codes` or `crop`, in place of the images a dict of `images` and, where
+        there are, `codes`, a tuple of int32 (B, h, w).
 
     Raises:
         ValueError: an argument that is not what is said above.
@@ -126,7 +126,11 @@ class Batches(keras.utils.PyDataset):
             grids += [codes[mirrored, chosen].astype("int32") for codes in self.codes]
         if self.crop is not None:
             grids = self._cropped(grids, np.random.default_rng((self.seed, 2, step)))
-        x = grids[0] if self.codes is None else {"images": grids[0], "codes": tuple(grids[1:])}
+        x = images
+        if self.crop is not None or self.codes is not None:
+            x = {"images": grids[0]}
+        if self.codes is not None:
+            x["codes"] = tuple(grids[1:])
         return (x, self.data.labels[chosen]) if self.labels else x
 
     def _cropped(self, grids, rng):

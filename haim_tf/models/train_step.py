@@ -150,7 +150,7 @@ class PartwiseTraining:
             x = inputs.checked_batches(x, self.image_shape, self.num_classes)
         elif isinstance(x, keras.utils.PyDataset):
             images, labels = _unpack(x[0])
-            if not isinstance(images, dict):  # Those of a recipe, with codes, are known to fit.
+            if not isinstance(images, dict):  # Those of a recipe, cut or with codes, are known to fit.
                 self._checked(images, labels)
         elif isinstance(x, (list, np.ndarray)) or hasattr(x, "__array__"):
             x = inputs.check_images(x, self.image_shape)
