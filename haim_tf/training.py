@@ -10,7 +10,8 @@ A recipe is a JSON file (or dict) that holds everything a training run needs but
 
 Each stage trains the named parts (see `HierarchicalModel.freeze`) with a fresh Adam, linear warm-up and
 cosine decay, and ends with the moving average of its weights in place. Stages that leave the codes as they
-are read them from `codes.npz`, which the first of them writes. With `"crop": 32` a stage that trains main
+are read them from `codes.npz`, which the first of them writes; networks that are trained first then start
+from the codebooks (see `HierarchicalModel.embed_by_codebooks`). With `"crop": 32` a stage that trains main
 decoders learns on random squares of 32 pixels, aligned to the codes; the decoders should have no attention.
 `holdout` training images are kept out and their bits/dim logged every `interval` steps. At the end codes
 rarer than `rare_codes_below` of uniform usage are dropped (see `models.without_rare_codes`; by default none
@@ -155,6 +156,8 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     done = run.position["step"] if run.position["stage"] == number else 0
     if run.position["stage"] == number:
         run.restore(model)
+    if not done:
+        model.embed_by_codebooks(*_fresh_networks(model, recipe, number))
     interval = recipe["interval"]
     batches = haim_data.Batches(
         kept,
@@ -186,9 +189,23 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
         _save_pictures(model, kept if held is None else held, run, number, first_step + stage["steps"])
 
 
+def _trained_parts(model, stage):
+    return model.parts_named(stage["train"] or model.parts)
+
+
+def _fresh_networks(model, recipe, number):
+    """The parts that a stage is the first to train, where it leaves the codes as earlier stages made them."""
+    trained = _trained_parts(model, recipe["stages"][number])
+    earlier = [_trained_parts(model, stage) for stage in recipe["stages"][:number]]
+    codes = model.parts_named(["codes"])
+    if trained & codes or not codes <= set().union(*earlier):
+        return set()
+    return trained.difference(*earlier)
+
+
 def _codes(model, recipe, stage, kept, run, verbose, strategy):
     """The images' codes, up to where the stage needs them, or `None` where it trains them (or has none)."""
-    trained = model.parts_named(stage["train"] or model.parts)
+    trained = _trained_parts(model, stage)
     changing = trained & model.parts_named(["codes"])
     if stage["crop"] and (changing or ("prior" in trained and model.num_levels)):
         raise ValueError(f"crop is for stages that train main decoders (or a flat model) only, got {stage}")
@@ -258,7 +275,7 @@ class _Checkpoint(keras.callbacks.Callback):
 
 def _save_pictures(model, images, run, stage, step):
     """Sheets of what the stage taught: reconstructions by every level's codes, and samples."""
-    trained = model.parts_named(run.recipe["stages"][stage]["train"] or model.parts)
+    trained = _trained_parts(model, run.recipe["stages"][stage])
     originals = images.images[np.arange(min(16, len(images)))]
     rows = [originals]
     for level in filter(model.has_auxiliary, range(1, model.num_levels + 1)):

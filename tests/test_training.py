@@ -164,6 +164,27 @@ def test_training_in_stages_moves_only_what_the_stage_names(data, tmp_path):
     assert all(moved)
 
 
+@pytest.mark.parametrize(
+    "stages, named",
+    [
+        # Together with the codes, then on: nothing is fresh by then but the prior.
+        ([["codes", "decoders"], ["decoders", "prior"]], [set(), {"prior"}]),
+        ([["codes"], ["prior"], ["decoder_1", "prior"]], [set(), {"prior"}, {"decoder_1"}]),
+        # Codes that nobody has trained have nothing to say.
+        ([["prior"], ["codes"]], [set(), set()]),
+    ],
+)
+def test_networks_first_trained_on_finished_codes_start_from_the_codebooks(
+    data, tmp_path, monkeypatch, stages, named
+):
+    seen = []
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "embed_by_codebooks", lambda self, *n: seen.append({*n}))
+    stages = [{"train": names, "steps": 3, "learning_rate": 0.01} for names in stages]
+    recipe = training.read_recipe({**RECIPE, "stages": stages})
+    training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert seen == named
+
+
 def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
     stages = [
         {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
@@ -190,7 +211,8 @@ def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
     assert len(encoded) == 1
     rows = rows_of(tmp_path / "run")
     bits = [float(row["holdout_bits_per_dim_level_1"]) for row in rows]
-    assert bits[0] == bits[1] > bits[2]
+    # Nearly: the first row's codes are not yet those of the averaged weights.
+    assert abs(bits[0] - bits[1]) < 1e-3 and bits[1] > bits[2]
 
 
 def test_a_flat_model_learns_on_crops(data, tmp_path, monkeypatch):

@@ -76,6 +76,24 @@ class PartwiseTraining:
         lost = {f"autoencoder_{i}" for i, a in enumerate(self.autoencoders, start=1) if not a.trains}
         self._set_trainable(self.parts_named(names or set(self.parts) - lost), True)
 
+    def embed_by_codebooks(self, *names):
+        """Starts how fresh networks embed codes from the code vectors of trained codebooks.
+
+        Best done once, when the codes are trained and before the networks are: they learn several times
+        faster so, for codes that mean alike are embedded alike. What such a network had learned is lost.
+
+        Args:
+            *names: of networks: "decoders", "prior", "decoder_1", ...; other parts have nothing to start.
+        """
+        named = self.parts_named(names)
+        codebooks = [ops.convert_to_numpy(a.quantizer.codebook) for a in self.autoencoders]
+        for i, decoder in enumerate(self.decoders):
+            if f"decoder_{i + 1}" in named:
+                read = None if self.autoencoders[i].end_to_end else codebooks[i]
+                decoder.embed_by_codebook(elements=codebooks[i - 1] if i else None, codes=read)
+        if "prior" in named and codebooks:
+            self.prior.embed_by_codebook(elements=codebooks[-1])
+
     def _set_trainable(self, names, trainable):
         for name in names:
             self.parts[name].trainable = trainable

@@ -21,7 +21,7 @@ def test_table(run):
         "data",
         "terms",
     ]
-    assert row[:8] == ["debug", "16x16x3", "2", "8x8x16,", "4x4x16", "6,881", "no", "-"]
+    assert row[:8] == ["debug", "16x16x3", "2", "8x8x16,", "4x4x16", "6,913", "no", "-"]
 
 
 def test_bits_and_data_from_the_metadata(run, tmp_path, monkeypatch):

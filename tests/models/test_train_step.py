@@ -196,6 +196,30 @@ def test_unknown_part():
     assert model.prior.trainable
 
 
+@pytest.mark.parametrize(
+    "names, moved",
+    [
+        (["decoder_1"], {"decoder_1": ["embed_codes"]}),
+        (["decoders"], {"decoder_1": ["embed_codes"], "decoder_2": ["embed", "embed_codes"]}),
+        (["prior", "codes"], {"prior": ["embed"]}),
+    ],
+)
+def test_embedding_by_codebooks_moves_the_named_networks_embeddings(names, moved):
+    model = make()
+    before = {w.path: w.numpy() for w in model.weights}
+    model.embed_by_codebooks(*names)
+    after = {w.path for w in model.weights if not np.array_equal(w.numpy(), before[w.path])}
+    tables = {getattr(model.parts[n], layer).embeddings.path for n, layers in moved.items() for layer in layers}
+    assert after == tables
+    spread = model.decoders[0].embed_codes.embeddings.numpy().std(axis=0)
+    assert (spread > 0).all()
+
+
+def test_a_flat_model_has_nothing_to_embed_by_codebooks():
+    model = make(num_levels=0)
+    model.embed_by_codebooks("prior")
+
+
 def test_nothing_left_to_train():
     model = compiled()
     model.freeze("codes", "decoders", "prior")

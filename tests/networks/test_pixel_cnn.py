@@ -77,6 +77,35 @@ def reach(height, width, kernel_size, include_center, wrap=False):
     return taps(dr, dc) | (taps(dr - 1, dc + width) if wrap else False)
 
 
+def test_codes_reach_the_head_past_the_blocks():
+    network = randomize(make(GREY, codebook_size=5, upsampling=2))
+    for block in network.block_layers:
+        block.merge.kernel.assign(0 * block.merge.kernel)
+    x = make_grid(GREY, (1, 4, 4))
+    codes = make_conditioning(network, 1, 4, 4)["codes"]
+    there, elsewhere = (np.asarray(network(x, codes=c)) for c in (codes, (codes + 1) % 5))
+    assert (np.abs(there - elsewhere).max(axis=-1) > 1e-3).all()
+    network.condition_skip.kernel.assign(0 * network.condition_skip.kernel)
+    there, elsewhere = (np.asarray(network(x, codes=c)) for c in (codes, (codes + 1) % 5))
+    np.testing.assert_array_equal(there, elsewhere)
+
+
+def test_codes_that_mean_alike_are_embedded_alike():
+    network = make(Categorical(8), codebook_size=6, width=32, condition_width=16)
+    network.build()
+    rng = np.random.default_rng(0)
+    elements, codes = 100 + 7 * rng.normal(size=(8, 3)), rng.normal(size=(6, 4))
+    elements[3] = elements[5] + 0.01
+    before = network.embed_codes.embeddings.numpy()
+    network.embed_by_codebook(elements=elements)
+    np.testing.assert_array_equal(before, network.embed_codes.embeddings.numpy())
+    network.embed_by_codebook(codes=codes)
+    table = network.embed.embeddings.numpy()
+    assert 0.2 < table.std() < 0.8 and 0.2 < network.embed_codes.embeddings.numpy().std() < 0.8
+    distances = np.linalg.norm(table - table[3], axis=1)
+    assert distances.argsort()[:2].tolist() == [3, 5] and distances[5] < 0.1 * np.sort(distances)[2]
+
+
 @pytest.mark.parametrize("likelihood", [CODES_4, GREY, COLOUR], ids=["codes", "grey", "colour"])
 @pytest.mark.parametrize(
     "blocks,kernel_size,attention",
