@@ -209,8 +209,8 @@ def test_embedding_by_codebooks_moves_the_named_networks_embeddings(names, moved
     before = {w.path: w.numpy() for w in model.weights}
     model.embed_by_codebooks(*names)
     after = {w.path for w in model.weights if not np.array_equal(w.numpy(), before[w.path])}
-    tables = {getattr(model.parts[n], layer).embeddings.path for n, layers in moved.items() for layer in layers}
-    assert after == tables
+    named = [getattr(model.parts[part], layer) for part, layers in moved.items() for layer in layers]
+    assert after == {layer.embeddings.path for layer in named}
     spread = model.decoders[0].embed_codes.embeddings.numpy().std(axis=0)
     assert (spread > 0).all()
 
