@@ -18,6 +18,7 @@ from tensorflow.core.framework import tensor_pb2
 import haim_tf
 from haim_tf import saved_model
 from haim_tf.sampling import seed_pairs
+from haim_tf.saved_model.pictures import decode_image
 
 RNG = np.random.default_rng(0)
 DECODER = {"width": 4, "blocks": 1, "heads": 1, "dropout": 0.5, "condition_width": 4, "condition_blocks": 1}
@@ -256,18 +257,18 @@ def test_pictures_are_read_as_pillow_reads_them(form, mode, channels):
     image.save(file := io.BytesIO(), format=form)
     with Image.open(file) as image:
         expected = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(8, 6, channels)
-    found = saved_model._decode_image(file.getvalue(), (8, 6, channels))
+    found = decode_image(file.getvalue(), (8, 6, channels))
     np.testing.assert_array_equal(found, expected)
 
 
 def test_pictures_of_another_size_are_cropped_and_resized():
-    strip = saved_model._decode_image(tf.io.encode_png(np.full((1, 30, 3), 7, "uint8")), (16, 1, 3))
+    strip = decode_image(tf.io.encode_png(np.full((1, 30, 3), 7, "uint8")), (16, 1, 3))
     assert (strip.numpy() == 7).all()
     y, x = np.mgrid[:40, :64]
     smooth = np.stack([x * 3, y * 5, x + y], axis=-1).astype("uint8")
     for form, tolerance in (("PNG", 2), ("JPEG", 4)):
         Image.fromarray(smooth).save(file := io.BytesIO(), format=form, quality=95)
-        found = saved_model._decode_image(file.getvalue(), (16, 8, 3))
+        found = decode_image(file.getvalue(), (16, 8, 3))
         with Image.open(file) as image:
             expected = haim_tf.data.image_files.fit_image(image, (16, 8, 3))
         assert np.abs(found.numpy().astype(int) - expected.astype(int)).max() <= tolerance
@@ -316,7 +317,7 @@ def test_bad_arguments_leave_nothing_behind(model, tmp_path, monkeypatch, argume
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     # Only the last one gets as far as tracing, which takes its time.
-    monkeypatch.setattr(saved_model._Program, "signatures", lambda self: {})
+    monkeypatch.setattr(saved_model.Program, "signatures", lambda self: {})
     with pytest.raises(ValueError, match=message):
         saved_model.export(**({"model": model, "folder": "exports"} | arguments))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -9,7 +9,7 @@ def test_version_after_version(run, tmp_path, monkeypatch):
     from haim_tf import saved_model
 
     # What is in the signatures is tested where they are made; tracing them takes its time.
-    monkeypatch.setattr(saved_model._Program, "signatures", lambda self: {})
+    monkeypatch.setattr(saved_model.Program, "signatures", lambda self: {})
     flags = ("--model=debug", f"--output={tmp_path / 'models/debug'}")
     assert run("export", *flags) == (0, f"debug in {tmp_path / 'models/debug/1'}\n", "")
     code, output, _ = run(

@@ -1,0 +1,196 @@
+"""A model as the signatures of its export: functions of tensors, with weights of their own."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from haim_tf.sampling import draw_noise, sample_grid
+from haim_tf.saved_model.pictures import decode_image
+from haim_tf.version import __version__
+
+
+class Program:
+    """The signatures of a model, as functions of tensors with weights of their own."""
+
+    def __init__(self, model, dtype, sizes, xla):
+        import tensorflow as tf
+
+        self.model, self.sizes, self.xla = model, sizes, xla
+        # By part, Keras' variables and what is exported of them; saving fails where another one is read.
+        self.weights = {}
+        for part in (*model.autoencoders, *model.networks):
+            exact = part in model.autoencoders
+            variables = [*part.encoder.variables, part.quantizer.codebook] if exact else part.variables
+            self.weights[part.name] = stored = []
+            for variable in variables:
+                if not keras.backend.is_float_dtype(variable.dtype):
+                    continue  # The random state of dropout.
+                value = ops.convert_to_numpy(variable)
+                if not exact and np.abs(value).max(initial=0) > tf.as_dtype(dtype).max:
+                    raise ValueError(f"{variable.path} does not fit {dtype}: say dtype='float32'")
+                value = tf.cast(value, "float32" if exact else dtype)
+                stored.append((variable, tf.Variable(value, trainable=False, name=variable.path)))
+        self._samplers = [self._sampler(network) for network in model.networks]
+
+    def _reading(self, parts):
+        """Inside, the layers of these parts read the exported weights."""
+        import tensorflow as tf
+
+        pairs = [pair for part in parts for pair in self.weights[part.name]]
+        return keras.StatelessScope([(variable, tf.cast(x, variable.dtype)) for variable, x in pairs])
+
+    def _sampler(self, network):
+        """Grids `(B, ...)` from the inputs of `sample_grid`, for any number of examples."""
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self.xla or None, autograph=False)
+        def run(inputs):
+            with self._reading([network]):
+                return sample_grid(network, **inputs)[0]
+
+        def in_pieces(inputs, count, size):
+            pieces = -(-count // size)
+            # The last piece is filled up with its last example.
+            rows = tf.reshape(tf.minimum(tf.range(pieces * size), count - 1), (pieces, size))
+
+            def run_piece(rows):
+                piece = {name: tf.gather(x, rows) for name, x in inputs.items()}
+                return run({name: tf.ensure_shape(x, (size, *x.shape[1:])) for name, x in piece.items()})
+
+            grids = tf.map_fn(run_piece, rows, fn_output_signature=tf.int32, parallel_iterations=1)
+            return tf.reshape(grids, (pieces * size, *grids.shape[2:]))[:count]
+
+        def sample(inputs):
+            count = tf.shape(inputs["noise"])[0]
+            fitting = tf.searchsorted(self.sizes, count[None])[0]
+            branches = [lambda size=size: in_pieces(inputs, count, size) for size in self.sizes]
+            return tf.switch_case(tf.minimum(fitting, len(branches) - 1), branches)
+
+        return sample
+
+    def signatures(self):
+        """Each signature's function and its inputs' specs, by name."""
+        import tensorflow as tf
+
+        def spec(name, dtype, *shape):
+            return {name: tf.TensorSpec((None, *shape), dtype, name)}
+
+        model, levels = self.model, self.model.num_levels
+        label = spec("label", "int32") if model.num_classes else {}
+        image = spec("image", "uint8", *model.image_shape)
+        sampling = spec("seed", "int32", 2) | spec("temperature", "float32") | spec("top_p", "float32")
+        found = {
+            "serving_default": (self.sample, label | sampling),
+            "sample": (self.sample, label | sampling),
+        }
+        if levels:
+            found["encode"] = (self.encode, image)
+            found["encode_bytes"] = (self.encode_bytes, spec("image_bytes", "string"))
+        for level in range(1, levels + 1):
+            codes = spec(f"codes_{level}", "int32", *model.grid_shapes[level])
+            found[f"decode_level_{level}"] = (self._at(self.decode, level), codes | sampling)
+            found[f"reconstruct_level_{level}"] = (self._at(self.reconstruct, level), image | sampling)
+        if levels:
+            found["decode"] = found[f"decode_level_{levels}"]
+            found["reconstruct"] = found["reconstruct_level_1"]
+        found["log_prob"] = (self.log_prob, image | label)
+        return found
+
+    @staticmethod
+    def _at(method, level):
+        return lambda **inputs: method(level, **inputs)
+
+    def sample(self, seed, temperature, top_p, label=None):
+        import tensorflow as tf
+
+        valid = _valid_sampling(temperature, top_p)
+        conditioning = {}
+        if label is not None:
+            known = (label >= 0) & (label < self.model.num_classes)
+            valid, conditioning = valid & known, {"labels": tf.where(known, label, 0)}
+        return self._sample_from(self.model.num_levels, seed, temperature, top_p, conditioning, valid)
+
+    def decode(self, level, seed, temperature, top_p, **codes):
+        import tensorflow as tf
+
+        (codes,) = codes.values()
+        known = (codes >= 0) & (codes < self.model.codebook_sizes[level - 1])
+        valid = _valid_sampling(temperature, top_p) & tf.reduce_all(known, axis=(1, 2))
+        conditioning = {"codes": tf.where(known, codes, 0)}
+        return self._sample_from(level - 1, seed, temperature, top_p, conditioning, valid)
+
+    def reconstruct(self, level, image, seed, temperature, top_p):
+        codes = self.encode(image)[f"codes_{level}"]
+        valid = _valid_sampling(temperature, top_p)
+        return self._sample_from(level - 1, seed, temperature, top_p, {"codes": codes}, valid)
+
+    def _sample_from(self, top, seed, temperature, top_p, conditioning, valid):
+        """Samples network `top` and those below: images and their PNG files."""
+        import tensorflow as tf
+
+        temperature, top_p = tf.where(valid, temperature, 1.0), tf.where(valid, top_p, 1.0)
+        for index in range(top, -1, -1):
+            noise_size = self.model.networks[index].likelihood.noise_size
+            noise = draw_noise(seed, index, (*self.model.grid_shapes[index], noise_size))
+            inputs = {"noise": noise, "temperature": temperature, "top_p": top_p, **conditioning}
+            conditioning = {"codes": self._samplers[index](inputs)}
+        images = tf.reshape(tf.cast(conditioning["codes"], "uint8"), (-1, *self.model.image_shape))
+        files = tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)
+        return {
+            "image": tf.where(valid[:, None, None, None], images, tf.zeros_like(images)),
+            "image_bytes": tf.where(valid, files, ""),
+        }
+
+    def encode(self, image):
+        with self._reading(self.model.autoencoders):
+            codes = self.model._encode(image)
+        return {f"codes_{level}": grid for level, grid in enumerate(codes, start=1)}
+
+    def encode_bytes(self, image_bytes):
+        import tensorflow as tf
+
+        def decode(file):
+            return decode_image(file, self.model.image_shape)
+
+        return self.encode(tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8))
+
+    def log_prob(self, image, label=None):
+        import tensorflow as tf
+
+        known = None
+        if label is not None:
+            known = (label >= 0) & (label < self.model.num_classes)
+            label = tf.where(known, label, 0)
+        with self._reading([*self.model.autoencoders, *self.model.networks]):
+            parts = self.model._log_probs(image, label)
+        if known is not None:
+            parts = tf.where(known[:, None], parts, math.nan)
+        bits = -parts / (math.prod(self.model.image_shape) * math.log(2.0))
+        names = [f"level_{level}" for level in range(1, self.model.num_levels + 1)] + ["prior"]
+        return {
+            "log_prob": tf.reduce_sum(parts, axis=1),
+            "bits_per_dim": tf.reduce_sum(bits, axis=1),
+            **{f"bits_per_dim_{name}": bits[:, i] for i, name in enumerate(names)},
+        }
+
+    def description(self, dtype):
+        """What a server or a page wants to know of the model, JSON-able."""
+        model = self.model
+        return {
+            "image_shape": list(model.image_shape),
+            "num_classes": model.num_classes,
+            "class_names": model.class_names,
+            "code_grids": [list(shape) for shape in model.grid_shapes[1:]],
+            "codebook_sizes": list(model.codebook_sizes),
+            "batch_sizes": self.sizes,
+            "dtype": dtype,
+            "xla": self.xla,
+            "haim_tf_version": __version__,
+        }
+
+
+def _valid_sampling(temperature, top_p):
+    """Which examples' temperature and top_p are in the range that `HierarchicalModel.sample` accepts."""
+    return (temperature >= 0.0) & (temperature <= 100.0) & (top_p >= 1e-6) & (top_p <= 1.0)
