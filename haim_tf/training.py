@@ -9,14 +9,15 @@ A recipe is a JSON file (or dict) that holds everything a training run needs but
      "variants": {"flat": {...}}} named sets of other values for the keys above, such as a baseline's
 
 Each stage trains the named parts (see `HierarchicalModel.freeze`) with a fresh Adam, linear warm-up and
-cosine decay, and ends with the moving average of its weights in place. Stages that leave the codes as they
-are read them from `codes.npz`, which the first of them writes; networks that are trained first then start
-from the codebooks (see `HierarchicalModel.embed_by_codebooks`). With `"crop": 32` a stage that trains main
-decoders learns on random squares of 32 pixels, aligned to the codes; the decoders should have no attention.
-`holdout` training images are kept out and their bits/dim logged every `interval` steps. At the end codes
-rarer than `rare_codes_below` of uniform usage are dropped (see `models.without_rare_codes`; by default none
-is). The output folder holds `recipe.json`, `metrics.csv`, `checkpoint.npz` (replaced atomically) and at the
-end `preset/`, which `haim_tf.load` reads.
+cosine decay, and ends with the moving average of its weights in place, which reaches back about 1 / (1 -
+`ema`) steps: let that be a small part of the stage, or early weights spoil late ones. Stages that leave the
+codes as they are read them from `codes.npz`, which the first of them writes; networks that are trained
+first then start from the codebooks (see `HierarchicalModel.embed_by_codebooks`). With `"crop": 32` a stage
+that trains main decoders learns on random squares of 32 pixels, aligned to the codes; the decoders should
+have no attention. `holdout` training images are kept out and their bits/dim logged every `interval` steps.
+At the end codes rarer than `rare_codes_below` of uniform usage are dropped (see
+`models.without_rare_codes`; by default none is). The output folder holds `recipe.json`, `metrics.csv`,
+`checkpoint.npz` (replaced atomically) and at the end `preset/`, which `haim_tf.load` reads.
 """
 
 import pathlib
@@ -184,6 +185,9 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
         # Killed between its last step and here: what fit does last is still to be done.
         model.optimizer.finalize_variable_values(model.trainable_variables)
     # The averaged weights are in place now; the next stage starts from them.
+    if held is not None and verbose:
+        text = "  ".join(f"{name} {value:.4g}" for name, value in _held_out(model, held).items())
+        print(f"stage {number + 1} done, weights averaged  {text}", flush=True)
     run.save(model, number + 1, 0)
     if run.writes:
         _save_pictures(model, kept if held is None else held, run, number, first_step + stage["steps"])
@@ -260,8 +264,7 @@ class _Checkpoint(keras.callbacks.Callback):
         seconds = time.time() - self.started
         logs = {name: float(value) for name, value in (logs or {}).items()}
         if self.held is not None and self.run.writes:
-            bits = self.model.bits_per_dim(self.held.images[:], self.held.labels, per_level=True)
-            logs.update({f"holdout_bits_per_dim_{name}": float(value.mean()) for name, value in bits.items()})
+            logs.update(_held_out(self.model, self.held))
         step = (epoch + 1) * self.interval
         row = {"stage": self.stage, "step": step, "seconds": round(seconds, 1), **logs}
         self.run.save(self.model, self.stage, step, row)
@@ -271,6 +274,12 @@ class _Checkpoint(keras.callbacks.Callback):
             rate = self.interval * self.batch_size / seconds
             place = f"stage {self.stage + 1} step {step}/{self.steps}"
             print(f"{place}  {rate:.0f} images/s  {text}", flush=True)
+
+
+def _held_out(model, held):
+    """Bits/dim of the images that are kept out of training, by what they are called in the log."""
+    bits = model.bits_per_dim(held.images[:], held.labels, per_level=True)
+    return {f"holdout_bits_per_dim_{name}": float(value.mean()) for name, value in bits.items()}
 
 
 def _save_pictures(model, images, run, stage, step):
