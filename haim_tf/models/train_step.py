@@ -84,6 +84,9 @@ class PartwiseTraining:
 
         Args:
             *names: of networks: "decoders", "prior", "decoder_1", ...; other parts have nothing to start.
+
+        Raises:
+            ValueError: a name that is no part's.
         """
         named = self.parts_named(names)
         codebooks = [ops.convert_to_numpy(a.quantizer.codebook) for a in self.autoencoders]

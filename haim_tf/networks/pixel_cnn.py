@@ -192,6 +192,11 @@ class PixelCNN(keras.layers.Layer):
         Args:
             elements: code vectors of the grid's own elements, float `(K, D)`, where they are codes.
             codes: code vectors of the codes that the network is conditioned on, float `(K, D)`.
+
+        Raises:
+            ValueError: not a vector for each value of the grid, or for each code.
+
+        NOTE: this project's own; the paper does not say how its networks embed codes.
         """
         for vectors, layer in ((elements, self.embed), (codes, getattr(self, "embed_codes", None))):
             if vectors is None:
