@@ -79,8 +79,8 @@ class PartwiseTraining:
     def embed_by_codebooks(self, *names):
         """Starts how fresh networks embed codes from the code vectors of trained codebooks.
 
-        Best done once, when the codes are trained and before the networks are: they learn several times
-        faster so, for codes that mean alike are embedded alike. What such a network had learned is lost.
+        Best done once, when the codes are trained and before the networks are: they learn faster so,
+        for codes that mean alike are embedded alike. What such a network had learned is lost.
 
         Args:
             *names: of networks: "decoders", "prior", "decoder_1", ...; other parts have nothing to start.

@@ -186,7 +186,7 @@ class PixelCNN(keras.layers.Layer):
     def embed_by_codebook(self, elements=None, codes=None):
         """Starts embeddings from code vectors, so that codes that mean alike are embedded alike.
 
-        A fresh network learns far faster so. Each table becomes a fixed random projection of the standardised
+        A fresh network learns faster so. Each table becomes a fixed random projection of the standardised
         code vectors, with the spread of a fresh table.
 
         Args:
@@ -196,7 +196,7 @@ class PixelCNN(keras.layers.Layer):
         Raises:
             ValueError: not a vector for each value of the grid, or for each code.
 
-        NOTE: this project's own; the paper does not say how its networks embed codes.
+        NOTE: this project's own, not the paper's.
         """
         for vectors, layer in ((elements, self.embed), (codes, getattr(self, "embed_codes", None))):
             if vectors is None:
@@ -366,7 +366,7 @@ class PixelCNN(keras.layers.Layer):
 
 
 def _embedding(count, width, policy, name):
-    """An embedding of integers that starts as strong as what is added to it; Keras' own is ten times less."""
+    """An embedding of integers that starts as strong as what is added to it; Keras' own is far less."""
     initializer = keras.initializers.RandomNormal(stddev=EMBEDDING_STDDEV)
     return keras.layers.Embedding(count, width, initializer, dtype=policy, name=name)
 
