@@ -8,17 +8,15 @@ from keras import ops
 
 from haim_tf import replicas
 from haim_tf.models import inputs
-from haim_tf.networks.masked_self_prediction import MaskedSelfPredictionDecoder
+from haim_tf.models.parts import Parts
 
 
-class PartwiseTraining:
+class PartwiseTraining(Parts):
     """Mixin that gives `HierarchicalModel` its `compile`, `fit`, `freeze` and custom `train_step`.
 
-    A part is an autoencoder, the teacher of its auxiliary decoder where that has one, a main decoder or
-    the prior: `autoencoder_1`, `teacher_1`, `decoder_1`, ..., `prior`. All are trained at once by default,
-    each by its own loss: codes go through `stop_gradient` to the main decoder, to the next level and to the
-    prior, so that no part's loss moves another part. On TensorFlow gradients are clipped part by part;
-    elsewhere Keras' own step optimises the same sum of losses.
+    All parts are trained at once by default, each by its own loss: codes go through `stop_gradient` to the
+    main decoder, to the next level and to the prior, so that no part's loss moves another part. On TensorFlow
+    gradients are clipped part by part; elsewhere Keras' own step optimises the same sum of losses.
 
     NOTE: only where a level is trained end to end, for comparison, does the gradient of its main decoder pass
     to its autoencoder, whose own loss is the commitment alone.
@@ -32,77 +30,6 @@ class PartwiseTraining:
         for part in self.parts:
             names += [f"loss_{part}", f"gradient_norm_{part}"]
         self._trackers = _Trackers(names)
-
-    @property
-    def parts(self):
-        """The separately trained parts by name."""
-        parts = {}
-        for i, (autoencoder, decoder) in enumerate(
-            zip(self.autoencoders, self.decoders, strict=True), start=1
-        ):
-            parts[f"autoencoder_{i}"] = autoencoder
-            if isinstance(autoencoder.decoder, MaskedSelfPredictionDecoder):
-                parts[f"autoencoder_{i}"] = _Layers(autoencoder.layers_but_teacher)
-            if autoencoder.teacher:
-                parts[f"teacher_{i}"] = autoencoder.teacher
-            parts[f"decoder_{i}"] = decoder
-        return {**parts, "prior": self.prior}
-
-    def parts_named(self, names):
-        """Part names of a mix of part names and groups: "codes" (teachers and all), "teachers", "decoders",
-        "prior", "level_1", ..."""
-        groups = {name: [name] for name in self.parts}
-        for i in range(1, self.num_levels + 1):
-            groups[f"level_{i}"] = [name for name in self.parts if name.endswith(f"_{i}")]
-        groups["codes"] = [name for name in self.parts if name.startswith(("autoencoder", "teacher"))]
-        groups["teachers"] = [name for name in self.parts if name.startswith("teacher")]
-        groups["decoders"] = [name for name in self.parts if name.startswith("decoder")]
-        for name in names:
-            if name not in groups:
-                raise ValueError(f"unknown part {name!r}; the parts of this model are {sorted(groups)}")
-        return {part for name in names for part in groups[name]}
-
-    def freeze(self, *names):
-        """Keeps parts from being trained: "codes" (all autoencoders), "teachers", "decoders", "prior",
-        "level_1", ...
-
-        Frozen parts' losses are not computed in training. Where the model was compiled, training goes on
-        with a fresh optimizer state.
-        """
-        self._set_trainable(self.parts_named(names), False)
-
-    def unfreeze(self, *names):
-        """Trains parts again: the named ones, or all (but for autoencoders that have lost their teachers)."""
-        lost = {f"autoencoder_{i}" for i, a in enumerate(self.autoencoders, start=1) if not a.trains}
-        self._set_trainable(self.parts_named(names or set(self.parts) - lost), True)
-
-    def embed_by_codebooks(self, *names):
-        """Starts how fresh networks embed codes from the code vectors of trained codebooks.
-
-        Best done once, when the codes are trained and before the networks are: they learn faster so,
-        for codes that mean alike are embedded alike. What such a network had learned is lost.
-
-        Args:
-            *names: of networks: "decoders", "prior", "decoder_1", ...; other parts have nothing to start.
-
-        Raises:
-            ValueError: a name that is no part's.
-        """
-        named = self.parts_named(names)
-        codebooks = [ops.convert_to_numpy(a.quantizer.codebook) for a in self.autoencoders]
-        for i, decoder in enumerate(self.decoders):
-            if f"decoder_{i + 1}" in named:
-                read = None if self.autoencoders[i].end_to_end else codebooks[i]
-                decoder.embed_by_codebook(elements=codebooks[i - 1] if i else None, codes=read)
-        if "prior" in named and codebooks:
-            self.prior.embed_by_codebook(elements=codebooks[-1])
-
-    def _set_trainable(self, names, trainable):
-        for name in names:
-            self.parts[name].trainable = trainable
-        if self.compiled:
-            fresh = type(self.optimizer).from_config(self.optimizer.get_config())
-            self.compile(fresh, **self._compile_arguments)
 
     def compile(self, optimizer=None, clip_norm=1.0, jit_compile=None, **kwargs):
         """Readies the model for `fit`; without arguments, Adam at 5e-4 with clipped gradients.
@@ -317,33 +244,6 @@ def _tensorflow_step(model, batch):
     gradients = {path: None if g is None else g * share for path, g in gradients.items()}
     model.optimizer.apply([gradients[v.path] for v in variables], variables)
     return model._trackers.update(values, batch["images"])
-
-
-class _Layers:
-    """Several layers as one part."""
-
-    def __init__(self, layers):
-        self.layers = layers
-
-    @property
-    def trainable(self):
-        return any(layer.trainable for layer in self.layers)
-
-    @trainable.setter
-    def trainable(self, value):
-        for layer in self.layers:
-            layer.trainable = value
-
-    @property
-    def trainable_variables(self):
-        return [v for layer in self.layers for v in layer.trainable_variables]
-
-    @property
-    def weights(self):
-        return [w for layer in self.layers for w in layer.weights]
-
-    def count_params(self):
-        return sum(layer.count_params() for layer in self.layers)
 
 
 class _Trackers:
