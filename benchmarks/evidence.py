@@ -6,9 +6,9 @@ trains every arm of `evidence.json` with every seed on the split train, measures
 writes the page with figures and pictures. Run again, it goes on where it was killed: training runs resume,
 and figures that are there are not measured again. --smoke tries the whole path at toy size.
 
-All arms have the same networks and as many steps for each: codes and main decoder in the first stage, main
-decoder and prior in the second. The arm `end_to_end` lets the main decoder's gradient pass to the codes;
-`no_codes` is the main decoder alone, class-conditional, for as many steps.
+All arms have the same networks and as many steps for each: the codes first, then the main decoder and the
+prior. The arm `end_to_end` trains its main decoder and its codes together, then the main decoder for the rest
+of its steps, beside the prior; `no_codes` is the main decoder alone, class-conditional, for as many steps.
 """
 
 import json
@@ -118,7 +118,7 @@ def run_arm(output, settings, arm, seed, train, val, judge):
 
 def make_recipe(settings, auxiliary, seed, num_classes):
     """The training recipe of one arm; `auxiliary` is `None` for the arm without codes."""
-    total = settings["code_steps"] + settings["decoder_steps"]
+    codes, total = settings["code_steps"], settings["decoder_steps"]
     rate = {"learning_rate": settings["learning_rate"], "warmup": settings["warmup"]}
     model = {"image_shape": settings["image_shape"], "num_classes": num_classes}
     if auxiliary is None:
@@ -129,10 +129,14 @@ def make_recipe(settings, auxiliary, seed, num_classes):
     else:
         level = {**settings["level"], "decoder": settings["decoder"], "auxiliary": auxiliary}
         model = {**model, "levels": [level], "prior": settings["prior"]}
-        stages = [
-            {"train": ["codes", "decoders"], "steps": settings["code_steps"], **rate},
-            {"train": ["decoders", "prior"], "steps": settings["decoder_steps"], **rate},
-        ]
+        plan = [(["codes"], codes), (["decoders", "prior"], total)]
+        if auxiliary["kind"] == "end_to_end":
+            plan = [
+                (["codes", "decoders"], codes),
+                (["decoders", "prior"], total - codes),
+                (["prior"], codes),
+            ]
+        stages = [{"train": names, "steps": steps, **rate} for names, steps in plan]
     return {**settings["training"], "seed": seed, "model": model, "stages": stages}
 
 

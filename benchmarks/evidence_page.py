@@ -87,8 +87,8 @@ def scale(settings, judge):
     return [
         f"Scale: {judge['num_train']:,} training images of {height}x{width}x{channels}, codes "
         f"{grid[0]}x{grid[1]} of {level['codebook_size']} ({bits:.0f} bits, "
-        f"{bits / (height * width * channels):.3f} bits/dim); {settings['code_steps']:,} steps for codes and "
-        f"main decoder, then {settings['decoder_steps']:,} for main decoder and prior, of "
+        f"{bits / (height * width * channels):.3f} bits/dim); {settings['code_steps']:,} steps for the codes "
+        f"and {settings['decoder_steps']:,} each for the main decoder and the prior, of "
         f"{settings['training']['batch_size']} images; seeds {settings['seeds']}. "
         f"Measured on {judge['num_val']:,} validation images; a mean, then each seed's figure.",
         "",
