@@ -56,6 +56,11 @@ def read_settings():
     if unknown := sorted(set(changes) - set(settings)):
         raise ValueError(f"--set: the config has the keys {sorted(settings)}, got unknown ones: {unknown}")
     settings.update(changes)
+    if settings["decoder_steps"] <= settings["code_steps"]:  # What end_to_end trains after its codes.
+        raise ValueError(
+            "--set: decoder_steps must be more than code_steps, "
+            f"got {settings['decoder_steps']} and {settings['code_steps']}"
+        )
     arms = FLAGS.arms or list(settings["arms"])
     if unknown := sorted(set(arms) - set(settings["arms"])):
         raise ValueError(f"--arms: the arms are {sorted(settings['arms'])}, got {unknown}")
@@ -131,11 +136,8 @@ def make_recipe(settings, auxiliary, seed, num_classes):
         model = {**model, "levels": [level], "prior": settings["prior"]}
         plan = [(["codes"], codes), (["decoders", "prior"], total)]
         if auxiliary["kind"] == "end_to_end":
-            plan = [
-                (["codes", "decoders"], codes),
-                (["decoders", "prior"], total - codes),
-                (["prior"], codes),
-            ]
+            rest = total - codes
+            plan = [(["codes", "decoders"], codes), (["decoders", "prior"], rest), (["prior"], codes)]
         stages = [{"train": names, "steps": steps, **rate} for names, steps in plan]
     return {**settings["training"], "seed": seed, "model": model, "stages": stages}
 

@@ -126,6 +126,7 @@ def _invert_cdf(cdf, uniform):
 
 
 def checked_int(name, value, minimum):
+    """`value` as an int; a ValueError that names the argument where it is none, or below `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
         raise ValueError(f"`{name}` must be an int >= {minimum}. Received: {name}={value!r}")
     return int(value)

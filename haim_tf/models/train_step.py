@@ -12,7 +12,7 @@ from haim_tf.models.parts import Parts
 
 
 class PartwiseTraining(Parts):
-    """Mixin that gives `HierarchicalModel` its `compile`, `fit`, `freeze` and custom `train_step`.
+    """Mixin that gives `HierarchicalModel` its `compile`, `fit` and custom `train_step`.
 
     All parts are trained at once by default, each by its own loss: codes go through `stop_gradient` to the
     main decoder, to the next level and to the prior, so that no part's loss moves another part. On TensorFlow
