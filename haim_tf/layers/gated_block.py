@@ -62,8 +62,7 @@ class GatedResidualBlock(keras.layers.Layer):
         if self.from_vector:
             self.from_vector.build((None, self.vector_width))
 
-    def _gate(self, hidden, training=False):
-        a, b = ops.split(hidden, 2, axis=-1)
+    def _gate(self, a, b, training=False):
         hidden = ops.tanh(a) * ops.sigmoid(b)
         if self.drop:
             hidden = self.drop(hidden, training=training)
@@ -81,7 +80,7 @@ class GatedResidualBlock(keras.layers.Layer):
             hidden = hidden + self.from_condition(condition)
         if self.from_vector:
             hidden = hidden + self.from_vector(vector)[:, None, None]
-        return inputs + self._gate(hidden, training)
+        return inputs + self._gate(*ops.split(hidden, 2, axis=-1), training)
 
     def init_cache(self, batch_size, width):
         """Zero cache for a new grid of the given width."""
@@ -100,7 +99,7 @@ class GatedResidualBlock(keras.layers.Layer):
     def step(self, cache, inputs, column):
         """Output `(B, C)` at one position of the current row for the inputs there, and the new cache."""
         cache = self.conv.write(cache, inputs, column)
-        return inputs + self._gate(self.conv.read(cache, column)), cache
+        return inputs + self._gate(*self.conv.read(cache, column, parts=2)), cache
 
     def compute_output_shape(self, input_shape):
         return input_shape
