@@ -90,9 +90,9 @@ def read_recipe(source, variant=None, smoke=False):
         stages = [{**stage, "steps": SMOKE_STEPS, "warmup": 0} for stage in stages]
         recipe.update(batch_size=8, holdout=8, interval=SMOKE_STEPS // 2)
     for stage in stages:
-        if stage["steps"] % recipe["interval"]:
+        if stage["steps"] < 1 or stage["steps"] % recipe["interval"]:
             raise ValueError(
-                f"interval {recipe['interval']} must divide the steps of each stage, got {stage}"
+                f"the steps of each stage must be a multiple of interval {recipe['interval']}, got {stage}"
             )
     recipe["stages"] = stages
     return recipe

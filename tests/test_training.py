@@ -263,7 +263,8 @@ def test_the_zoo_recipes_own_path_in_smoke_mode(tmp_path):
         ({"batchsize": 3}, "batchsize"),
         ({"stages": []}, "stages"),
         ({"stages": [{"steps": 3}]}, "learning_rate"),
-        ({"stages": [{"steps": 4, "learning_rate": 1.0}]}, "must divide"),
+        ({"stages": [{"steps": 4, "learning_rate": 1.0}]}, "multiple of interval 3, got .*'steps': 4"),
+        ({"stages": [{"steps": 0, "learning_rate": 1.0}]}, "multiple of interval 3, got .*'steps': 0"),
     ],
 )
 def test_a_wrong_recipe_is_named(change, message):
