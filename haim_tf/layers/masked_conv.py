@@ -76,21 +76,21 @@ class MaskedConv2D(keras.layers.Layer):
             )
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
-    def _pad_left(self, inputs):
-        """Rows with what stands left of their start put in front: zeros, or the end of the row above."""
+    def _with_ends(self, inputs):
+        """Rows with the end of the row above put in front of each."""
         padded = ops.pad(inputs, [[0, 0], [0, 0], [self.reach, 0], [0, 0]])
-        if not (self.wrap and self.reach):
-            return padded
         ends = ops.pad(padded[:, :-1, -self.reach :], [[0, 0], [1, 0], [0, 0], [0, 0]])
         return ops.concatenate([ends, inputs], axis=2)
 
     def call(self, inputs):
         height, width = self.kernel_size
-        inputs = self._pad_left(inputs)
+        left, right = self.reach, self.reach
+        if self.wrap and left:
+            inputs, left = self._with_ends(inputs), 0
         if height == 1:
-            kernel = ops.convert_to_tensor(self.kernel_row)
-            right = 0 if self.include_center else 1
-            inputs = inputs[:, :, : inputs.shape[2] - right] if right else inputs
+            kernel, right = ops.convert_to_tensor(self.kernel_row), 0
+            if not self.include_center:
+                inputs = inputs[:, :, :-1]
         else:
             # One convolution over all rows: its few zero taps cost less than a second pass over the input.
             missing = [[0, 0], [0, width - self.row_taps], [0, 0], [0, 0]]
@@ -100,7 +100,7 @@ class MaskedConv2D(keras.layers.Layer):
                 kernel = ops.concatenate([kernel, row], axis=0)
             else:
                 inputs = inputs[:, :-1]
-            inputs = ops.pad(inputs, [[0, 0], [height - 1, 0], [0, self.reach], [0, 0]])
+        inputs = ops.pad(inputs, [[0, 0], [height - 1, 0], [left, right], [0, 0]])
         return ops.add(ops.conv(inputs, kernel, padding="valid"), ops.convert_to_tensor(self.bias))
 
     def init_cache(self, batch_size, width):
