@@ -143,7 +143,7 @@ class MaskedConv2D(keras.layers.Layer):
     def read(self, cache, column, parts=1):
         """Output `(B, filters)` at one position; its taps of the current row must have been written.
 
-        With `parts` it comes as a list of so many equal shares of the channels.
+        With `parts`, a divisor of `filters`, it comes as a list of so many equal shares of the channels.
         """
         batch_size, _, channels = cache["row"].shape
         size = self.filters // parts
