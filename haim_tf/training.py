@@ -92,7 +92,8 @@ def read_recipe(source, variant=None, smoke=False):
     for stage in stages:
         if stage["steps"] < 1 or stage["steps"] % recipe["interval"]:
             raise ValueError(
-                f"the steps of each stage must be a positive multiple of interval {recipe['interval']}, got {stage}"
+                "the steps of each stage must be a positive multiple of "
+                f"interval {recipe['interval']}, got {stage}"
             )
     recipe["stages"] = stages
     return recipe
