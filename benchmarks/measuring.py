@@ -14,7 +14,7 @@ NETWORKS = {
     # The pixel decoder of zoo/fashion_mnist28/recipe.json.
     "fashion28": (
         (28, 28),
-        {**PIXELS, "width": 80, "kernel_size": (2, 5), "codebook_size": 8, "upsampling": 2},
+        {**PIXELS, "width": 80, "kernel_size": (3, 3), "codebook_size": 8, "upsampling": 2},
     ),
     # That of zoo/imagenet64/recipe.json, on the crops that it is trained on.
     "imagenet64": ((32, 32), {**PIXELS, "width": 96, "condition_width": 64}),
