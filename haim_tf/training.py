@@ -4,7 +4,7 @@ A recipe is a JSON file (or dict) that holds everything a training run needs but
 
     {"model": {...},              arguments of HierarchicalModel
      "seed": 0, "batch_size": 32, "flip": true, "holdout": 1000, "interval": 250,
-     "precision": "mixed_bfloat16", "ema": 0.999, "clip_norm": 1.0, "rare_codes_below": 0.1,
+     "precision": "mixed_bfloat16", "ema": 0.99, "clip_norm": 1.0, "rare_codes_below": 0.1,
      "stages": [{"train": ["codes"], "steps": 3000, "learning_rate": 0.001, "warmup": 200}, ...],
      "variants": {"flat": {...}}} named sets of other values for the keys above, such as a baseline's
 
