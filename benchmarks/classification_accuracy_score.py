@@ -3,7 +3,8 @@
 Samples one image for each of a number of uniformly drawn labels, trains the same small classifier on them
 and on the real training images for the same number of steps, and tests both on real validation images. The
 Frechet distance is that of the samples from the validation images, in the features that the classifier
-trained on real images decides by; beside it stands that of as many real training images.
+trained on real images decides by; beside it stands that of as many real training images. How the samples were
+drawn, by the model's own `sampling_defaults` unless flags say otherwise, is in the output ("sampling").
 
     python benchmarks/classification_accuracy_score.py --model=fashion_mnist28 --data=fashion_mnist \
         --output=score.json
@@ -25,8 +26,14 @@ flags.DEFINE_list("classes", None, "Labels to sample and to keep of the data, in
 flags.DEFINE_integer("num_samples", 20000, "Samples to train on.", lower_bound=1)
 flags.DEFINE_string("samples", None, "The .npz file of an earlier run's samples, instead of new ones.")
 flags.DEFINE_string("classifier", None, "The .keras file of an earlier run with the same data and steps.")
-flags.DEFINE_multi_float("temperature", [1.0], "One, or (repeated) one a level, finest first, and the prior.")
-flags.DEFINE_multi_float("top_p", [1.0], "One, or (repeated) one a level, finest first, and the prior.")
+flags.DEFINE_multi_float(
+    "temperature",
+    None,
+    "One, or (repeated) one a level, finest first, and the prior; by default the model's own.",
+)
+flags.DEFINE_multi_float("top_p", None, "The same.")
+flags.DEFINE_float("guidance", None, "By default the model's own.")
+flags.DEFINE_bool("plain", False, "Sample the model's distribution: temperature, top_p and guidance 1.")
 flags.DEFINE_integer("seed", 0, "Seed of labels, samples and trainings.", lower_bound=0)
 flags.DEFINE_integer("batch_size", 250, "Images sampled at once.", lower_bound=1)
 flags.DEFINE_integer("steps", 2000, "Steps of each training, 128 images each.", lower_bound=1)
@@ -51,10 +58,11 @@ def main(argv):
 
     if FLAGS.samples:
         samples = data.load(FLAGS.samples)
-        sampling = {"samples": FLAGS.samples}
+        drawn = {"samples": FLAGS.samples}
     else:
+        model.sampling_defaults = chosen_sampling(model)
         path = files.check_new_file(output.with_suffix(".samples.npz"))
-        samples, sampling = draw_samples(model, classes, path)
+        samples, drawn = draw_samples(model, classes, path)
     samples = of_classes(samples, classes)
     network = real_classifier(train, len(classes), output)
     score = evaluation.classification_accuracy_score(
@@ -66,7 +74,7 @@ def main(argv):
         seed=FLAGS.seed,
         real_classifier=network,
     )
-    score = {"model": FLAGS.model, "data": FLAGS.data, "val_data": FLAGS.val_data, **sampling, **score}
+    score = {"model": FLAGS.model, "data": FLAGS.data, "val_data": FLAGS.val_data, **drawn, **score}
     score |= {"classes": classes, **distances(network, train, val, samples)}
     files.write_json(output, score)
     print(
@@ -85,6 +93,16 @@ def chosen_classes(model):
     return sorted({int(label) for label in FLAGS.classes or known})
 
 
+def chosen_sampling(model):
+    """What the flags say, as `sampling_defaults` of the model."""
+    flags = {name: FLAGS[name].value for name in ("temperature", "top_p", "guidance")}
+    given = {name: value for name, value in flags.items() if value is not None}
+    if FLAGS.plain and given:
+        raise ValueError(f"--plain sets temperature, top_p and guidance: leave out --{sorted(given)[0]}")
+    given = {name: x[0] if isinstance(x, list) and len(x) == 1 else x for name, x in given.items()}
+    return None if FLAGS.plain else {**model.sampling_defaults, **given}
+
+
 def of_classes(images, classes):
     """The images of these classes, with labels 0, 1, ... in their order."""
     from haim_tf import data
@@ -99,15 +117,11 @@ def draw_samples(model, classes, path):
     from haim_tf import data, files
 
     labels = np.random.default_rng(FLAGS.seed).choice(classes, size=FLAGS.num_samples)
-    sampling = {
-        name: values[0] if len(values) == 1 else values
-        for name, values in (("temperature", FLAGS.temperature), ("top_p", FLAGS.top_p))
-    }
     images = model.sample(
-        len(labels), labels=labels, seed=FLAGS.seed, **sampling, batch_size=FLAGS.batch_size, verbose=True
+        len(labels), labels=labels, seed=FLAGS.seed, batch_size=FLAGS.batch_size, verbose=True
     )
     files.write_file(path, lambda file: np.savez_compressed(file, images=images, labels=labels))
-    return data.ImageData(images, labels), {"samples": Path(path).name, **sampling}
+    return data.ImageData(images, labels), {"samples": Path(path).name, "sampling": model.sampling_defaults}
 
 
 def real_classifier(train, num_classes, output):

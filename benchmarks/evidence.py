@@ -110,6 +110,7 @@ def run_arm(output, settings, arm, seed, train, val, judge):
         print(f"{arm}, seed {seed}: training", flush=True)
         training.train(training.read_recipe(recipe), FLAGS.data, folder)
     model = presets.load(folder / "preset")
+    model.sampling_defaults = None  # Arms are compared, and pictured, by the distributions that they learned.
     measurements = {"model": measure_model, "codes": measure_codes, "samples": measure_samples}
     for name, measure in measurements.items():
         if name not in figures and (model.num_levels or name != "codes"):

@@ -6,8 +6,9 @@
 A server is started with dynamic batching, then one without that samples examples side by side, as many as it
 has cores, and then one without that samples one after another, all on loopback with the same replicas.
 Clients in this process ask for one sample a request, each for its next one as soon as it has the last; every
-picture is compared with the Python model's. A cell of the table ends after `--requests` requests or
-`--seconds`, whichever comes first. Clients and server share the machine's cores.
+picture is compared with the Python model's, both at the model's own `sampling_defaults`. A cell of the table
+ends after `--requests` requests or `--seconds`, whichever comes first. Clients and server share the machine's
+cores.
 """
 
 import base64

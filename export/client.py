@@ -32,13 +32,34 @@ flags.DEFINE_list(
     "labels", None, "Classes, ints, which the images take in turn; none: an unconditional model."
 )
 flags.DEFINE_integer("seed", 0, "The same seed gives the same images.")
-flags.DEFINE_float("temperature", 1.0, "Less than 1 sharpens.", lower_bound=0.0, upper_bound=100.0)
-flags.DEFINE_float("top_p", 1.0, "Mass of the nucleus to sample from.", lower_bound=1e-6, upper_bound=1.0)
+flags.DEFINE_float(
+    "temperature",
+    None,
+    "1 samples the model's distribution, less sharpens it; by default the model's own.",
+    lower_bound=0.0,
+    upper_bound=100.0,
+)
+flags.DEFINE_float(
+    "top_p",
+    None,
+    "Mass of the nucleus to sample from; by default the model's own.",
+    lower_bound=1e-6,
+    upper_bound=1.0,
+)
+flags.DEFINE_float(
+    "guidance",
+    None,
+    "How far samples are moved towards their label, for models that take it; by default the model's own.",
+    lower_bound=0.0,
+    upper_bound=100.0,
+)
 flags.DEFINE_integer("batch_size", 32, "Images in one request.", lower_bound=1)
 flags.DEFINE_float("timeout", 60.0, "Seconds to wait for one answer.", lower_bound=0.001)
 flags.DEFINE_integer("columns", None, "Images in a row of the sheet.", lower_bound=1)
 flags.DEFINE_string("output", "samples.png", "The sheet, a .png file; one that is there is replaced.")
 
+SAMPLING = ("temperature", "top_p", "guidance")
+OWN = -1.0  # Says that the model's own value is wanted.
 GAP = 2  # Pixels between images, white.
 
 
@@ -51,13 +72,23 @@ def main(argv):
         labels = _ints("labels", FLAGS.labels) if FLAGS.labels else None
         ask = {"rest": ask_rest, "grpc": ask_grpc, "ray": ask_ray}[FLAGS.protocol]
         server = FLAGS.server or SERVERS[FLAGS.protocol]
+        sampling = {name: FLAGS[name].value for name in SAMPLING if FLAGS[name].value is not None}
+        if FLAGS.protocol != "ray":  # TensorFlow Serving knows no inputs that may be absent.
+            known = {"rest": inputs_by_rest, "grpc": inputs_by_grpc}[FLAGS.protocol]
+            known = known(server, FLAGS.model, "sample", FLAGS.timeout)
+            if unknown := sorted(set(sampling) - set(known)):
+                raise ValueError(f"{FLAGS.model} takes no {unknown[0]}; its inputs are {', '.join(known)}")
+            sampling = {**{name: OWN for name in SAMPLING if name in known}, **sampling}
         files = []
         for start in range(0, FLAGS.num, FLAGS.batch_size):
             rows = range(start, min(start + FLAGS.batch_size, FLAGS.num))
-            inputs = sample_inputs(rows, labels, FLAGS.seed, FLAGS.temperature, FLAGS.top_p)
+            inputs = sample_inputs(rows, labels, FLAGS.seed, **sampling)
             files += ask(server, FLAGS.model, "sample", inputs, "image_bytes", FLAGS.timeout)
         if b"" in files:
-            raise ValueError(f"the server found image {files.index(b'')} out of range: is its label a class?")
+            raise ValueError(
+                f"the server found image {files.index(b'')} out of range: is its label a class? (Exports of "
+                "before there were defaults want --temperature and --top_p.)"
+            )
         save_sheet(files, FLAGS.output, FLAGS.columns)
     except (ValueError, OSError) as error:
         print(f"client: {' '.join(str(error).split())}", file=sys.stderr)
@@ -65,13 +96,13 @@ def main(argv):
     print(f"{FLAGS.num} images in {FLAGS.output}")
 
 
-def sample_inputs(rows, labels, seed, temperature, top_p):
-    """The inputs of the signature `sample`, lists by name, for the images of these numbers."""
-    inputs = {
-        "seed": [[seed, i] for i in rows],
-        "temperature": [temperature for _ in rows],
-        "top_p": [top_p for _ in rows],
-    }
+def sample_inputs(rows, labels, seed, **sampling):
+    """The inputs of the signature `sample`, lists by name, for the images of these numbers.
+
+    `sampling`: temperature, top_p and guidance, floats, -1 for the model's own; server.py does without them.
+    """
+    inputs = {"seed": [[seed, i] for i in rows]}
+    inputs |= {name: [value for _ in rows] for name, value in sampling.items()}
     return inputs if labels is None else {"label": [labels[i % len(labels)] for i in rows], **inputs}
 
 
@@ -95,6 +126,15 @@ def ask_rest(server, model, signature, inputs, output, timeout):
     return [_from_json(p[output] if isinstance(p, dict) and output in p else p) for p in predictions]
 
 
+def inputs_by_rest(server, model, signature, timeout):
+    """The names of a signature's inputs, by the REST interface."""
+    known = _fetch(server, f"/v1/models/{model}/metadata", None, timeout)
+    try:
+        return sorted(known["metadata"]["signature_def"]["signature_def"][signature]["inputs"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{server} says nothing of inputs ({error}): is it a server of models?") from None
+
+
 def ask_ray(server, model, signature, inputs, output, timeout):
     """The same as `ask_rest` from export/serve.py, which serves one model, whatever its name."""
     body = {"instances": _examples(inputs), "outputs": [output]}
@@ -109,29 +149,35 @@ def _examples(inputs):
 
 
 def _post(server, path, body, timeout):
-    request = urllib.request.Request(f"http://{server}{path}", json.dumps(body).encode())
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            predictions = json.load(answer)["predictions"]
-    except urllib.error.HTTPError as error:
-        raise ValueError(f"{server} refused: {error.code} {_reason(error)}") from None
-    except (TypeError, KeyError, json.JSONDecodeError) as error:
+        predictions = _fetch(server, path, json.dumps(body).encode(), timeout)["predictions"]
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{server} gave no predictions ({error}): is it a server of models?") from None
-    except TimeoutError:
-        raise OSError(f"{server} gave no answer within {timeout} seconds") from None
-    except urllib.error.URLError as error:
-        raise OSError(f"{server} cannot be reached: {error.reason}") from None
     if len(predictions) != len(body["instances"]):
         raise ValueError(f"{server} gave {len(predictions)} answers to {len(body['instances'])} examples")
     return predictions
 
 
+def _fetch(server, path, data, timeout):
+    """What the JSON of an answer holds, to a POST where there is data, else to a GET."""
+    try:
+        with urllib.request.urlopen(f"http://{server}{path}", data, timeout) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise ValueError(f"{server} refused: {error.code} {_reason(error)}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{server} gave no JSON ({error}): is it a server of models?") from None
+    except TimeoutError:
+        raise OSError(f"{server} gave no answer within {timeout} seconds") from None
+    except urllib.error.URLError as error:
+        raise OSError(f"{server} cannot be reached: {error.reason}") from None
+
+
 def ask_grpc(server, model, signature, inputs, output, timeout):
     """The same as `ask_rest` by gRPC; arrays come as they are, which is faster where they are large."""
-    import grpc
     import numpy as np
     import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    from tensorflow_serving.apis import predict_pb2
 
     request = predict_pb2.PredictRequest(output_filter=[output])
     request.model_spec.name, request.model_spec.signature_name = model, signature
@@ -141,15 +187,34 @@ def ask_grpc(server, model, signature, inputs, output, timeout):
         dtype = {"f": "float32", "i": "int32"}.get(array.dtype.kind, array.dtype)
         array = array.astype("uint8" if name == "image" else dtype)
         request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+    return list(tf.make_ndarray(_call(server, "Predict", request, timeout).outputs[output]))
+
+
+def inputs_by_grpc(server, model, signature, timeout):
+    """The names of a signature's inputs, by gRPC."""
+    from tensorflow_serving.apis import get_model_metadata_pb2
+
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = model
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    _call(server, "GetModelMetadata", request, timeout).metadata["signature_def"].Unpack(signatures)
+    return sorted(signatures.signature_def[signature].inputs)
+
+
+def _call(server, method, request, timeout):
+    """The answer of a method of TensorFlow Serving's gRPC interface."""
+    import grpc
+    from tensorflow_serving.apis import prediction_service_pb2_grpc
+
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     try:
         with grpc.insecure_channel(server, unlimited) as channel:
-            answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout)
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            return getattr(stub, method)(request, timeout)
     except grpc.RpcError as error:
         message = f"{server}: {error.code().name} {error.details()}"
         refused = error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
         raise (ValueError if refused else OSError)(message) from None
-    return list(tf.make_ndarray(answer.outputs[output]))
 
 
 def save_sheet(files, path, columns=None):

@@ -9,7 +9,11 @@ statistics and errors on the images of --data, and its samples, are those on the
 goes into metadata.json, which every load checks. --about is a JSON object of what nobody can measure:
 
     {"description": "...", "dataset": {"name": "...", "terms": "..."}, "limits": ["..."],
-     "class_names": ["..."], "training": {"command": "...", "cost": "..."}}
+     "class_names": ["..."], "training": {"command": "...", "cost": "..."},
+     "sampling": {"temperature": [1.0, 0.9], "top_p": 0.98, "guidance": 2.0}}
+
+"sampling" is how the model samples when nothing else is asked, in samples.png too; samples_plain.png then
+shows the model's own distribution beside it.
 
 --baseline is a model without codes, trained alike: its bits/dim on the same images stand beside. --score and
 --baseline_score are what benchmarks/classification_accuracy_score.py measured of the two.
@@ -38,12 +42,15 @@ flags.DEFINE_string("baseline_score", None, "JSON file: that of the baseline.")
 flags.DEFINE_integer("seed", 0, "Of what is drawn, shuffled and sampled.", lower_bound=0)
 flags.DEFINE_integer("samples", 64, "Images in samples.png.", lower_bound=1)
 
-ABOUT = ("description", "dataset", "limits", "class_names", "training")
-SAMPLES = "Samples, seed {seed}, temperature 1, none left out."
-SAMPLES_BY_CLASS = "Samples, a column a class, seed {seed}, temperature 1, none left out."
+ABOUT = ("description", "dataset", "limits", "class_names", "training", "sampling")
+SAMPLES = "Samples, seed {seed}, {sampling}, none left out."
+SAMPLES_BY_CLASS = "Samples, a column a class, seed {seed}, {sampling}, none left out."
+PLAIN = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}
+PLAIN_SAMPLES = 32
 RECONSTRUCTIONS = (
     "Held-out images (top row), evenly spaced in the data. Below, level by level from the finest: what the "
-    "auxiliary decoders make of the level's codes, then two samples of the main decoders given these codes."
+    "auxiliary decoders make of the level's codes, then two samples of the main decoders given these codes, "
+    "{sampling}."
 )
 RECONSTRUCTED = 10
 
@@ -130,22 +137,46 @@ def publish(
     for path, whose in ((score, "samples"), (baseline_score, "samples of the model without codes")):
         if path:
             metadata["metrics"] = [*metadata.get("metrics", ()), *scored(files.read_json(path), whose)]
+    sheets = {"samples.png": sheet(model, samples, seed)}
+    if described(model.sampling_defaults) != described(PLAIN):
+        sheets["samples_plain.png"] = sheet(model, min(samples, PLAIN_SAMPLES), seed, **PLAIN)
+    if images is not None and model.num_levels:
+        caption = RECONSTRUCTIONS.format(sampling=described({**model.sampling_defaults, "guidance": 1.0}))
+        sheets["reconstructions.png"] = reconstructions(model, images, seed), RECONSTRUCTED, caption
+    metadata["pictures"] = {name: caption for name, (_, _, caption) in sheets.items()}
+    model.save_to_preset(output, metadata=metadata, precision=precision)
+    for name, (pictures, columns, _) in sheets.items():
+        haim_tf.data.save_grid(pictures, output / name, columns=columns)
+    return output
+
+
+def sheet(model, samples, seed, **sampling):
+    """Samples, a column a class where there is room; the columns of their sheet (or `None`); its caption."""
     labels, columns, caption = None, None, SAMPLES
     if model.num_classes and model.num_classes <= samples:
         columns, caption = model.num_classes, SAMPLES_BY_CLASS
         samples -= samples % columns
         labels = [i % columns for i in range(samples)]
-    pictures = model.sample(samples, labels, seed=seed)
-    metadata["pictures"] = {"samples.png": caption.format(seed=seed)}
-    reconstructed = None
-    if images is not None and model.num_levels:
-        metadata["pictures"]["reconstructions.png"] = RECONSTRUCTIONS
-        reconstructed = reconstructions(model, images, seed)
-    model.save_to_preset(output, metadata=metadata, precision=precision)
-    haim_tf.data.save_grid(pictures, output / "samples.png", columns=columns)
-    if reconstructed is not None:
-        haim_tf.data.save_grid(reconstructed, output / "reconstructions.png", columns=RECONSTRUCTED)
-    return output
+    pictures = model.sample(samples, labels, seed=seed, **sampling)
+    said = described({**model.sampling_defaults, **sampling})
+    return pictures, columns, caption.format(seed=seed, sampling=said)
+
+
+def described(sampling):
+    """How a model samples, in words.
+
+    Example:
+        >>> described({"temperature": [1.0, 0.9], "top_p": [0.95, 0.95], "guidance": 2.0})
+        'temperature 1, 0.9 (level by level, then the prior), top_p 0.95, guidance 2'
+    """
+    words = []
+    for name, values in sampling.items():
+        values = [f"{x:g}" for x in np.ravel(values)]
+        if len(set(values)) > 1:
+            words.append(f"{name} {', '.join(values)} (level by level, then the prior)")
+        elif name == "temperature" or values[0] != "1":
+            words.append(f"{name} {values[0]}")
+    return ", ".join(words)
 
 
 def compared(report, baseline, parameters, split):
@@ -166,6 +197,8 @@ def scored(score, whose):
     """Rows of the card's table from what benchmarks/classification_accuracy_score.py wrote."""
     of = {"split": "val", "count": str(score["num_val"])}
     classes = f"{len(score['classes'])} classes"
+    if "sampling" in score:
+        whose += f" ({described(score['sampling'])})"
     return [
         {
             "name": f"accuracy of a classifier of {classes} trained on {score['num_samples']:,} {whose}",

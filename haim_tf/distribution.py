@@ -112,8 +112,8 @@ class ImageDistribution(_ModelDistribution):
     """The model's images as a `tfp.distributions.Distribution`.
 
     `log_prob` is the model's lower bound of the log-likelihood, in nats: log p(x_0 given y) >= sum over
-    levels of log p(x_{l-1} given x_l) + log p(x_L given y). `sample` draws from the model. Both work in
-    eager mode and inside `tf.function`; samples pass no gradient.
+    levels of log p(x_{l-1} given x_l) + log p(x_L given y). `sample` draws from the plain model, whatever its
+    `sampling_defaults` are. Both work in eager mode and inside `tf.function`; samples pass no gradient.
 
     NOTE: being a bound, exp(log_prob) sums to less than 1 over all images.
 
@@ -127,8 +127,9 @@ class ImageDistribution(_ModelDistribution):
     Event: float32 `(H, W, C)`, whole numbers in 0..255 (others are rounded; outside, `log_prob` is -inf).
 
     Seeds: `sample(n, seed=s)` with an int `s` and labels that are given is what `model.sample(n, labels,
-    seed=s)` is, every time (with labels `(N,)`, sample i of label j has the seed pair (s, i N + j)). A
-    stateless seed, two int32, gives the same samples every time as well; `None` draws a seed.
+    seed=s, temperature=1.0, top_p=1.0, guidance=1.0)` is, every time, or what that is at the `temperature`
+    given here (with labels `(N,)`, sample i of label j has the seed pair (s, i N + j)). A stateless seed, two
+    int32, gives the same samples every time as well; `None` draws a seed.
 
     Raises:
         ValueError: labels or temperature that do not fit the model; `log_prob` at another temperature.

@@ -24,6 +24,7 @@ def model_card(config, metadata):
         ("Data", _facts(metadata.get("dataset"))),
         ("Architecture", _architecture(config, metadata)),
         ("Training", _facts(metadata.get("training"))),
+        ("Sampling", _sampling(metadata.get("sampling"), metadata.get("sampling_chosen"))),
         ("Metrics", [*_evaluation(metadata.get("evaluation")), *_metrics(metadata.get("metrics"))]),
         ("Limits", [f"- {limit}" for limit in metadata.get("limits", ())]),
         ("File", _file(metadata)),
@@ -43,6 +44,36 @@ def code_grids(config):
         height, width = height // level["downsampling"], width // level["downsampling"]
         grids.append((height, width, level["codebook_size"]))
     return grids
+
+
+def _sampling(sampling, chosen):
+    """How the model samples by default, and how that was chosen."""
+    if not sampling:
+        return []
+    lines = [
+        "What `sample`, `decode` and `reconstruct` do when nothing else is asked; with 1 everywhere they "
+        "sample the model's own distribution:",
+        "",
+        "| " + " | ".join(sampling) + " |",
+        "|---" * len(sampling) + "|",
+        "| " + " | ".join(_numbers(value) for value in sampling.values()) + " |",
+        "",
+        "Several values: one for each level, finest first, then the prior.",
+    ]
+    if chosen:
+        draws = chosen["draws"]
+        best = min(draw["distance"] for draw in draws)
+        lines += [
+            "",
+            f"Chosen by `haim_tf choose_sampling`: Frechet distance of {chosen['samples']:,} samples from "
+            f"{chosen['images']:,} training images ({chosen['split']}), {draws[0]['distance']:.1f} at first, "
+            f"{best:.1f} at last, in {len(draws)} draws.",
+        ]
+    return lines
+
+
+def _numbers(value):
+    return ", ".join(f"{x:g}" for x in value) if isinstance(value, list) else f"{value:g}"
 
 
 def _introduction(config, metadata):

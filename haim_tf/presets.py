@@ -6,7 +6,6 @@ Keras is imported where it is used: reading a preset's JSON files, as `haim_tf l
 import difflib
 import fnmatch
 import importlib.resources
-import inspect
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from haim_tf import downloads, weights_file
+from haim_tf import downloads, files, weights_file
 from haim_tf.model_card import model_card
 from haim_tf.version import __version__
 
@@ -51,7 +50,8 @@ def load(name_or_folder, weights="auto", num_classes=None):
             unconditional, the layers that read the embedding start afresh as well.
 
     Returns:
-        A `HierarchicalModel`; its `class_names` are the labels' names, a list, or `None` where unknown.
+        A `HierarchicalModel`; its `class_names` are the labels' names, a list, or `None` where unknown, and
+        its `sampling_defaults` how it samples when nothing else is asked.
 
     Raises:
         ValueError: an unknown name, weights that are damaged, foreign or do not fit, files of another format.
@@ -74,6 +74,7 @@ def load(name_or_folder, weights="auto", num_classes=None):
     changed = num_classes is not None and num_classes != arguments.get("num_classes")
     model = _build(folder, {**arguments, "num_classes": num_classes} if changed else arguments)
     model.class_names = None if changed else metadata.get("class_names")
+    model.sampling_defaults = _sampling(folder, model, metadata)
 
     if weights and path.exists():
         weights_file.check(path, metadata.get("sha256"))
@@ -159,6 +160,8 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
             - `name`: the folder's name by default; `description`: a sentence or more, Markdown;
             - `pretrained`: whether the weights are trained ones, `False` by default;
             - `class_names`: the labels' names, the model's own by default;
+            - `sampling`: a dict, how the model samples when nothing else is asked (see
+              `HierarchicalModel.sampling_defaults`), the model's own by default;
             - `dataset`: a dict, `name`, `terms` (its licence) and whatever else, e.g. `url`;
             - `training`: a dict, e.g. `command`, `cost`, `steps`;
             - `evaluation`: the report that `haim_tf evaluate` writes, with its `split`;
@@ -191,17 +194,13 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
         raise ValueError(f"{folder} exists: name another folder, or say overwrite=True to replace a preset")
     if not folder.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {folder.parent} to write {folder.name} to")
-    arguments = model.get_config()
-    accepted = inspect.signature(type(model)).parameters
-    config = {
-        "class_name": type(model).__name__,
-        "config": {key: value for key, value in arguments.items() if key in accepted},
-    }
+    config = {"class_name": type(model).__name__, "config": model.arguments}
     by_part = {name: part.count_params() for name, part in model.parts.items()}
     metadata = {
         "name": folder.name,
         "pretrained": False,
         "class_names": model.class_names,
+        "sampling": model.get_config()["sampling_defaults"],
         **(metadata or {}),
         "format_version": FORMAT_VERSION,
         "keras_version": keras.__version__,
@@ -213,6 +212,7 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
     if model.num_classes is None:
         metadata["class_names"] = None
     _check_class_names(metadata["class_names"], model.num_classes)
+    _sampling(folder, model, metadata)
     try:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -228,6 +228,26 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def rewrite_metadata(folder, changes):
+    """Changes entries of a preset's `metadata.json`, and the model card with them.
+
+    Args:
+        folder: of a preset.
+        changes: a dict, as `metadata` of `save_to_preset`.
+
+    Raises:
+        ValueError, FileNotFoundError: no preset, or what JSON cannot hold.
+    """
+    folder = Path(folder)
+    arguments, metadata = read(folder)
+    metadata = {**metadata, **changes}
+    for name, text in (
+        (METADATA, _as_json(METADATA, metadata)),
+        (CARD, model_card(arguments, metadata)),
+    ):
+        files.write_file(folder / name, lambda file, text=text: file.write(text.encode()))
 
 
 def _zoo():
@@ -246,17 +266,32 @@ def _read_json(path):
     return value
 
 
-def _write_json(path, value):
+def _as_json(name, value):
     try:
-        text = json.dumps(value, indent=2, allow_nan=False)
+        return json.dumps(value, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} cannot be written as JSON: {error}") from error
-    path.write_text(text + "\n", encoding="utf-8")
+        raise ValueError(f"{name} cannot be written as JSON: {error}") from error
+
+
+def _write_json(path, value):
+    path.write_text(_as_json(path.name, value), encoding="utf-8")
 
 
 def _check_class_names(names, num_classes):
     if names is not None and len(names) != num_classes:
         raise ValueError(f"class_names must be {num_classes} names, one a class, got {list(names)}")
+
+
+def _sampling(folder, model, metadata):
+    """The sampling defaults that metadata holds for a model; a ValueError where they do not fit it."""
+    from haim_tf.models import inputs
+
+    sampling = metadata.get("sampling")
+    try:
+        inputs.check_sampling(sampling, len(model.networks), model.takes_guidance)
+    except ValueError as error:
+        raise ValueError(f"{folder / METADATA} does not fit the model: {error}") from None
+    return sampling
 
 
 def _move(unfinished, folder):

@@ -14,7 +14,9 @@ EXAMPLES_A_THREAD = 8
 MAX_STAGES, POSITIONS_A_STAGE = 4, 64
 
 
-def sample_grid(network, noise, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None):
+def sample_grid(
+    network, noise, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None, guidance=None
+):
     """Samples a batch of grids, element after element; pure tensor code that any backend can compile.
 
     When a row starts, every layer's share of the finished rows is computed for the whole row at once; a
@@ -27,6 +29,8 @@ def sample_grid(network, noise, temperature, top_p, codes=None, labels=None, log
         codes, labels: what the network is conditioned on, int `(B, h, w)` and `(B,)`.
         log_prob: whether the log-probability is wanted too.
         rows: how many rows to sample, an int tensor; `None`: all. The others stay zero.
+        guidance: float32 `(B,)`: parameters are moved away from those without a label, which a second half
+            of the batch computes (see `Categorical.guided`); `None`: not at all.
 
     Returns:
         The grids, int32 `(B, H, W)` or `(B, H, W, C)`, and, where asked for, their log-probability under the
@@ -36,6 +40,9 @@ def sample_grid(network, noise, temperature, top_p, codes=None, labels=None, log
     likelihood = network.likelihood
     element = (likelihood.channels,) if network.pixels else ()
     start = (0,) * len(element)
+    guided = guidance is not None
+    if guided:
+        labels = ops.concatenate([labels, ops.full_like(labels, network.no_label)])
 
     def sample_row(row, state):
         cache = network.start_row(state["cache"], row)
@@ -44,10 +51,15 @@ def sample_grid(network, noise, temperature, top_p, codes=None, labels=None, log
         def sample_element(column, state):
             params, cache = network.read(state["cache"], row, column)
             uniforms = ops.slice(row_noise, (0, column, 0), (batch_size, 1, noise_size))[:, 0]
-            x = likelihood.sample(params, uniforms, temperature, top_p)
+            if guided:
+                params, unlabeled = ops.split(params, 2)
+                drawn_from = likelihood.guided(params, unlabeled, guidance)
+            else:
+                drawn_from = params
+            x = likelihood.sample(drawn_from, uniforms, temperature, top_p)
             state = {
                 **state,
-                "cache": network.write(cache, x, column),
+                "cache": network.write(cache, ops.concatenate([x, x]) if guided else x, column),
                 "row": ops.slice_update(state["row"], (0, column, *start), x[:, None]),
             }
             if log_prob:
@@ -61,7 +73,7 @@ def sample_grid(network, noise, temperature, top_p, codes=None, labels=None, log
         return state
 
     state = {
-        "cache": network.init_cache(batch_size, height, width, codes=codes, labels=labels),
+        "cache": network.init_cache((1 + guided) * batch_size, height, width, codes=codes, labels=labels),
         "row": ops.zeros((batch_size, width, *element), "int32"),
         "grid": ops.zeros((batch_size, height, width, *element), "int32"),
     }
@@ -100,8 +112,8 @@ class Sampler:
         self._threads = 1 if tf.config.list_physical_devices("GPU") else (os.cpu_count() or 1)
 
         @tf.function(jit_compile=True, autograph=False)
-        def run(noise, temperature, top_p, codes, labels, log_prob, rows):
-            return sample_grid(network, noise, temperature, top_p, codes, labels, log_prob, rows)
+        def run(noise, temperature, top_p, codes, labels, log_prob, rows, guidance):
+            return sample_grid(network, noise, temperature, top_p, codes, labels, log_prob, rows, guidance)
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 2), "int32")])
         def draw(seeds):
@@ -109,7 +121,7 @@ class Sampler:
 
         self._run, self._draw_noise = run, draw
 
-    def __call__(self, seeds, temperature, top_p, codes=None, labels=None, log_prob=False):
+    def __call__(self, seeds, temperature, top_p, codes=None, labels=None, log_prob=False, guidance=None):
         """Samples one grid a seed.
 
         Args:
@@ -117,22 +129,25 @@ class Sampler:
             temperature, top_p: floats or float `(B,)`.
             codes, labels: conditioning, int `(B, h, w)` and `(B,)`.
             log_prob: whether the log-probabilities are wanted too.
+            guidance: float or float `(B,)`, see `sample_grid`; `None`: none, at half the cost.
 
         Returns:
             NumPy int32 grids `(B, H, W[, C])`, and their log-probabilities `(B,)` in nats, or `None`.
         """
-        return self._sample(seeds, temperature, top_p, codes, labels, log_prob, self.shape[0])
+        return self._sample(seeds, temperature, top_p, codes, labels, log_prob, self.shape[0], guidance)
 
-    def draw(self, seeds, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None):
+    def draw(
+        self, seeds, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None, guidance=None
+    ):
         """As a call, from and to tensors of a known batch size, whole: for use inside other graphs."""
         # Concrete functions: TensorFlow counts all networks' programs together, and would warn of so many.
         noise = self._draw_noise.get_concrete_function()(ops.convert_to_tensor(seeds, "int32"))
         noise = ops.reshape(noise, (seeds.shape[0], *noise.shape[1:]))
         rows = ops.convert_to_tensor(self.shape[0] if rows is None else rows, "int32")
-        inputs = (noise, temperature, top_p, codes, labels, log_prob, rows)
+        inputs = (noise, temperature, top_p, codes, labels, log_prob, rows, guidance)
         return self._run.get_concrete_function(*inputs)(*inputs)
 
-    def compile(self, batch_size):
+    def compile(self, batch_size, guided=False):
         """Builds the program of a batch size, which its first use would build otherwise."""
         network, (height, width) = self.network, self.shape
         codes = labels = None
@@ -143,11 +158,13 @@ class Sampler:
         if network.num_classes:
             labels = np.zeros(batch_size, "int32")
         # A run of no rows.
-        self._sample(np.zeros((batch_size, 2), "int32"), 1.0, 1.0, codes, labels, False, 0)
+        guidance = 1.0 if guided else None
+        self._sample(np.zeros((batch_size, 2), "int32"), 1.0, 1.0, codes, labels, False, 0, guidance)
 
-    def _sample(self, seeds, temperature, top_p, codes, labels, log_prob, rows):
+    def _sample(self, seeds, temperature, top_p, codes, labels, log_prob, rows, guidance):
         count = len(seeds)
         temperature, top_p = (np.broadcast_to(x, count) for x in (temperature, top_p))
+        guidance = None if guidance is None else np.broadcast_to(guidance, count)
         parts = max(1, min(self._threads, count // EXAMPLES_A_THREAD))
         size = -(-count // parts)
 
@@ -166,6 +183,7 @@ class Sampler:
                 cut(labels, "int32"),
                 log_prob,
                 rows,
+                cut(guidance, "float32"),
             )
             new = slice(part * size - start, None)
             grid = ops.convert_to_numpy(grid)[new]

@@ -65,6 +65,13 @@ def test_rows_shapes_and_seeds(model, images):
     assert model.complete(images, rows=0, candidates=2).shape == images.shape
 
 
+def test_the_models_own_sampling_values_play_no_part(model, images, monkeypatch):
+    completed = model.complete(images, rows=8, labels=2, candidates=2, num=2, seed=3)
+    monkeypatch.setattr(model, "sampling_defaults", {"temperature": 0.0, "top_p": 0.5})
+    again = model.complete(images, rows=8, labels=2, candidates=2, num=2, seed=3)
+    np.testing.assert_array_equal(again, completed)
+
+
 def test_known_codes_are_those_that_no_unknown_pixel_reaches(model):
     """Against gradients of the queries, which a weight that is not zero cannot hide."""
     mask = masks(1)["half"]

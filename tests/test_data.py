@@ -552,7 +552,7 @@ def test_flips_mirror_about_half_of_the_images_and_leave_the_data_alone():
     np.testing.assert_array_equal(image_data.images, before)
 
 
-def test_crops_of_images_and_codes_show_the_same_places():
+def test_crops_come_with_whole_codes_and_their_place():
     images = random_images(9, 8, 12, 1)
     # Codes that say what they stand for: a cell's upper left pixel, of the image and of its mirror image.
     sides = np.stack([images, images[:, :, ::-1]])[..., 0]
@@ -562,20 +562,14 @@ def test_crops_of_images_and_codes_show_the_same_places():
     for i in range(12):
         batch = batches[i]
         assert batch["images"].shape == (6, 4, 4, 1) and batch["images"].dtype == np.uint8
-        assert [c.shape for c in batch["codes"]] == [(6, 2, 2), (6, 1, 1)]
-        for crop, fine, coarse in zip(batch["images"][..., 0], *batch["codes"], strict=True):
-            np.testing.assert_array_equal(fine, crop[::2, ::2])
-            np.testing.assert_array_equal(coarse, crop[::4, ::4])
-            places = [
-                (y, x)
-                for y in range(0, 8, 4)
-                for x in range(0, 12, 4)
-                for side in sides.reshape(-1, 8, 12)
-                if np.array_equal(side[y : y + 4, x : x + 4], crop)
-            ]
-            assert len(places) == 1
-            corners.update(places)
-    assert len(corners) == 6
+        assert [c.shape for c in batch["codes"]] == [(6, 4, 6), (6, 2, 3)]
+        assert batch["corner"].shape == (6, 2) and batch["corner"].dtype == np.int32
+        crops = zip(batch["images"][..., 0], batch["corner"], *batch["codes"], strict=True)
+        for crop, (y, x), fine, coarse in crops:
+            np.testing.assert_array_equal(fine[y // 2 : y // 2 + 2, x // 2 : x // 2 + 2], crop[::2, ::2])
+            np.testing.assert_array_equal(coarse[y // 4 : y // 4 + 1, x // 4 : x // 4 + 1], crop[::4, ::4])
+            corners.add((int(y), int(x)))
+    assert corners == {(y, x) for y in range(0, 8, 4) for x in range(0, 12, 4)}
     whole = Batches(ImageData(images), 6, flip=True, codes=codes)[0]
     np.testing.assert_array_equal(whole["codes"][1], whole["images"][:, ::4, ::4, 0])
 

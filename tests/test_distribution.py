@@ -75,6 +75,15 @@ def test_samples_equal_the_models_and_each_other_for_equal_seeds(model):
     assert (distribution.sample(4) != distribution.sample(4)).numpy().any()
 
 
+def test_whatever_the_models_own_sampling_values_are():
+    model = tiny(num_classes=4)
+    model.sampling_defaults = {"temperature": 0.1, "top_p": 0.5}
+    found = model.as_distribution(labels=3).sample(4, seed=7)
+    expected = model.sample(4, 3, seed=7, temperature=1.0, top_p=1.0, guidance=1.0)
+    np.testing.assert_array_equal(found, expected)
+    assert (expected != model.sample(4, 3, seed=7)).any()
+
+
 def test_shapes_of_samples(model):
     distribution = model.as_distribution(labels=[0, 3])
     assert distribution.sample(2, seed=0).shape == (2, 2, *SHAPE)

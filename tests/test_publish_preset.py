@@ -15,6 +15,19 @@ SCRIPT = Path(__file__).resolve().parents[1] / "export/publish_preset.py"
 NETWORK = {"width": 4, "blocks": 1, "heads": 1}
 ABOUT = {"description": "Noise.", "dataset": {"name": "dice", "terms": "none"}, "limits": ["Only noise."]}
 
+PLAIN = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}
+SCORE = {
+    "accuracy_samples": 0.25,
+    "accuracy_real": 0.5,
+    "ratio": 0.5,
+    "num_samples": 4000,
+    "num_train": 10,
+    "num_val": 12,
+    "classes": [0, 1],
+    "frechet_distance": 3.25,
+    "frechet_distance_real": 0.125,
+}
+
 
 @pytest.fixture(scope="module")
 def publish():
@@ -76,18 +89,7 @@ def test_from_a_keras_file(publish, trained, tmp_path):
 
 
 def test_the_card_compares_with_a_model_without_codes(publish, trained, tmp_path):
-    score = {
-        "accuracy_samples": 0.25,
-        "accuracy_real": 0.5,
-        "ratio": 0.5,
-        "num_samples": 4000,
-        "num_train": 10,
-        "num_val": 12,
-        "classes": [0, 1],
-        "frechet_distance": 3.25,
-        "frechet_distance_real": 0.125,
-    }
-    (tmp_path / "score.json").write_text(json.dumps(score))
+    (tmp_path / "score.json").write_text(json.dumps(SCORE))
     folder = publish(
         trained / "model.keras",
         tmp_path / "dice4",
@@ -106,6 +108,53 @@ def test_the_card_compares_with_a_model_without_codes(publish, trained, tmp_path
         "samples of the model without codes, in the features of the latter | 3.250 (of real training",
     ):
         assert text in card, text
+
+
+def test_samples_as_the_model_samples_and_plain_ones_beside_them(publish, trained, tmp_path):
+    sampling = {"temperature": 0.5, "top_p": [0.9]}
+    (tmp_path / "about.json").write_text(json.dumps({**ABOUT, "sampling": sampling}))
+    folder = publish(
+        trained / "model.keras", tmp_path / "dice4", about=tmp_path / "about.json", seed=3, samples=41
+    )
+    model = haim_tf.load(folder)
+    assert model.sampling_defaults["temperature"] == [0.5]
+    assert model.sampling_defaults["top_p"] == pytest.approx([0.9])
+    pictures = presets.read(folder)[1]["pictures"]
+    assert pictures == {
+        "samples.png": "Samples, a column a class, seed 3, temperature 0.5, top_p 0.9, none left out.",
+        "samples_plain.png": "Samples, a column a class, seed 3, temperature 1, none left out.",
+    }
+    card = (folder / "README.md").read_text()
+    for file, count, asked in (("samples.png", 40, sampling), ("samples_plain.png", 32, PLAIN)):
+        images = model.sample(count, [0, 1] * (count // 2), seed=3, **asked)
+        haim_tf.data.save_grid(images, tmp_path / "expected.png", columns=2)
+        assert (folder / file).read_bytes() == (tmp_path / "expected.png").read_bytes()
+        assert f"![{pictures[file]}]({file})" in card
+    # A preset that is published again keeps how it samples, and its score says how its samples were drawn.
+    (tmp_path / "score.json").write_text(json.dumps({**SCORE, "sampling": model.sampling_defaults}))
+    again = publish(folder, tmp_path / "again4", samples=2, score=tmp_path / "score.json")
+    assert presets.read(again)[1]["sampling"] == sampling
+    assert (
+        "trained on 4,000 samples (temperature 0.5, top_p 0.9) | 0.2500" in (again / "README.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        ({"temperature": [1.0, 1.0], "top_p": [1.0, 1.0], "guidance": 1.0}, "temperature 1"),
+        (
+            {"temperature": [1.0, 1.0], "top_p": [0.95, 0.95], "guidance": 2.5},
+            "temperature 1, top_p 0.95, guidance 2.5",
+        ),
+        (
+            {"temperature": [np.float32(0.9), 0.8, 1.0], "top_p": [1.0] * 3, "guidance": 1.0},
+            "temperature 0.9, 0.8, 1 (level by level, then the prior)",
+        ),
+    ],
+)
+def test_captions_say_how_a_model_samples(publish, sampling, words):
+    assert publish.__globals__["described"](sampling) == words
 
 
 def test_codes_are_pictured_level_by_level(publish, tmp_path):

@@ -23,8 +23,9 @@ from haim_tf.saved_model.pictures import decode_image
 RNG = np.random.default_rng(0)
 DECODER = {"width": 4, "blocks": 1, "heads": 1, "dropout": 0.5, "condition_width": 4, "condition_blocks": 1}
 LEVEL = {"downsampling": 2, "codebook_size": 6, "code_dim": 3, "width": 4, "blocks": 1, "decoder": DECODER}
-PRIOR = {"width": 4, "blocks": 1, "heads": 1, "attention": [0]}
-COUNT = 5
+PRIOR = {"width": 4, "blocks": 1, "heads": 1, "attention": [0], "label_dropout": 0.1}
+SAMPLING = {"temperature": [0.8, 0.4, 0.6], "top_p": [1.0, 0.7, 0.9], "guidance": 4.0}
+COUNT = 6
 
 # Runs where haim_tf and keras cannot be imported. Arguments: the version folder and an .npz file with the
 # inputs of each signature as `signature/name`. It writes the outputs, likewise named, to a second .npz file:
@@ -72,6 +73,8 @@ def make_model(**arguments):
     for weight in model.weights:
         if len(weight.shape) > 1:
             weight.assign(RNG.normal(0, 0.4, weight.shape))
+    if model.num_classes:  # Labels weigh enough for guidance to tell.
+        model.prior.embed_label.embeddings.assign(5 * model.prior.embed_label.embeddings)
     return model
 
 
@@ -96,17 +99,21 @@ def probe(python, folder, inputs, path):
 
 
 def inputs_of(model):
-    """Valid inputs of every signature, but for example 3: its inputs are out of range where they can be."""
+    """Valid inputs of every signature, but for example 3: its inputs are out of range where they can be.
+
+    -1 is the model's own value: of all at once in example 5, and in 1 and 2 beside others.
+    """
     images = RNG.integers(0, 256, (COUNT, *model.image_shape), "uint8")
-    labels = np.array([2, 0, 1, -1, 1], "int32")
+    labels = np.array([2, 0, 1, -1, 1, 2], "int32")
     sampling = {
         "seed": seed_pairs(7, COUNT),
-        "temperature": np.array([1.0, 0.7, 1.0, np.nan, 0.0], "float32"),
-        "top_p": np.array([1.0, 1.0, 0.8, 1.0, 1.0], "float32"),
+        "temperature": np.array([1.0, 0.7, -1.0, np.nan, 0.0, -1.0], "float32"),
+        "top_p": np.array([1.0, -1.0, 0.8, 1.0, 1.0, -1.0], "float32"),
     }
+    guidance = {"guidance": np.array([1.0, 2.5, 0.0, 1.0, -1.0, -1.0], "float32")}
     inputs = {
-        "serving_default": {"label": labels, **sampling},
-        "sample": {"label": labels, **sampling},
+        "serving_default": {"label": labels, **sampling, **guidance},
+        "sample": {"label": labels, **sampling, **guidance},
         "log_prob": {"image": images, "label": labels},
         "encode": {"image": images},
         "encode_bytes": {"image_bytes": np.array([png(x) for x in images], object)},
@@ -123,7 +130,7 @@ def inputs_of(model):
 
 def check_against(model, inputs, outputs):
     """Every signature's outputs equal the Python model's, example 3 aside, whether alone or in a batch."""
-    valid = np.array([0, 1, 2, 4])
+    valid = np.array([0, 1, 2, 4, 5])
     for signature, given in inputs.items():
         found = {key.split("/")[1]: x for key, x in outputs.items() if key.startswith(f"{signature}/")}
         alone = {key.split("/")[2]: x for key, x in outputs.items() if key.startswith(f"alone/{signature}/")}
@@ -155,7 +162,7 @@ def check_against(model, inputs, outputs):
 
 
 def expected_images(model, signature, given, rows):
-    """What the Python model samples, one temperature and top_p at a time."""
+    """What the Python model samples, one example at a time; its own values where it is not told others."""
     codes = level = None
     if not signature.startswith(("sample", "serving")):
         level = (
@@ -165,7 +172,8 @@ def expected_images(model, signature, given, rows):
         codes = model.encode(given["image"])[level - 1] if codes is None else codes
     images = np.zeros((len(rows), *model.image_shape), "uint8")
     for target, i in enumerate(rows):
-        settings = {name: float(given[name][i]) for name in ("temperature", "top_p")}
+        settings = {name: float(given[name][i]) for name in SAMPLING if name in given}
+        settings = {name: value for name, value in settings.items() if value != -1}
         seed = given["seed"][i : i + 1]
         if level:
             images[target] = model.decode(codes[i : i + 1], level, seed, **settings)[0]
@@ -177,6 +185,7 @@ def expected_images(model, signature, given, rows):
 @pytest.fixture(scope="module")
 def model():
     model = make_model()
+    model.sampling_defaults = SAMPLING
     model.freeze("codes")  # As one that is being fine-tuned.
     model.compile()
     return model
@@ -193,6 +202,10 @@ def test_every_signature_gives_the_same_without_haim_tf_and_keras(model, version
     assert found["modules"] == []
     assert found["signatures"] == sorted(inputs)
     check_against(model, inputs, outputs)
+    given = {name: x[5:] for name, x in inputs["sample"].items()}
+    for one in ({"temperature": 1.0}, {"top_p": 1.0}, {"guidance": 1.0}):  # Each of the own values tells.
+        other = model.sample(1, given["label"], given["seed"], **one)
+        assert (other != outputs["sample/image"][5]).any(), one
     # Encoders, codebooks, main decoders and prior, and nothing that only training needs.
     used = [v for a in model.autoencoders for v in (*a.encoder.weights, a.quantizer.codebook)]
     used += [v for network in model.networks for v in network.weights]
@@ -206,6 +219,21 @@ def test_the_version_folder(model, version):
     assert description["image_shape"] == [8, 8, 3] and description["codebook_sizes"] == [6, 6]
     assert description["code_grids"] == [[4, 4], [2, 2]] and description["batch_sizes"] == [1, 2]
     assert description["name"] == "tiny"
+    assert description["sampling"] == model.sampling_defaults
+    for name, values in SAMPLING.items():
+        np.testing.assert_allclose(description["sampling"][name], values, rtol=1e-6)
+
+
+def test_guidance_is_an_input_where_the_prior_knows_what_no_label_is():
+    def inputs_of_all(**arguments):
+        program = saved_model.Program(make_model(**arguments), "float32", [1], xla=False)
+        return {name: set(inputs) for name, (_, inputs) in program.signatures().items()}
+
+    plain = {**PRIOR, "label_dropout": 0.0}
+    found = inputs_of_all()
+    assert {name for name, inputs in found.items() if "guidance" in inputs} == {"sample", "serving_default"}
+    for arguments in ({"prior": plain}, {"levels": []}, {"prior": plain, "num_classes": None}):
+        assert not any("guidance" in inputs for inputs in inputs_of_all(**arguments).values())
 
 
 def prediction_log():
@@ -243,7 +271,8 @@ def test_warmup_requests_name_every_signature_at_every_size(model, version):
         found.add((request.model_spec.signature_name, *sizes))
         if request.model_spec.signature_name == "sample":
             assert inputs["label"].dtype == np.int32 and inputs["seed"].shape == (*sizes, 2)
-            assert (inputs["temperature"] == 1).all() and inputs["top_p"].dtype == np.float32
+            assert (inputs["temperature"] == -1).all() and inputs["top_p"].dtype == np.float32
+            assert (inputs["guidance"] == -1).all() and inputs["guidance"].dtype == np.float32
     assert found == {(signature, size) for signature in inputs_of(model) for size in (1, 2)}
 
 
@@ -275,7 +304,8 @@ def test_pictures_of_another_size_are_cropped_and_resized():
 
 
 def test_half_the_size_and_the_same_codes(version, tmp_path):
-    flat = make_model(image_shape=(4, 4, 1), levels=[LEVEL], num_classes=None)
+    unconditional = {**PRIOR, "label_dropout": 0.0}
+    flat = make_model(image_shape=(4, 4, 1), levels=[LEVEL], prior=unconditional, num_classes=None)
     images = RNG.integers(0, 256, (6, 4, 4, 1), "uint8")
     stored = {}
     for dtype in ("float32", "bfloat16"):
@@ -295,13 +325,19 @@ def test_half_the_size_and_the_same_codes(version, tmp_path):
 
 
 def test_a_flat_unconditional_model_without_xla(tmp_path):
-    flat = make_model(image_shape=(4, 4, 1), levels=[], num_classes=None)
+    unconditional = {**PRIOR, "label_dropout": 0.0}
+    flat = make_model(image_shape=(4, 4, 1), levels=[], prior=unconditional, num_classes=None)
+    flat.sampling_defaults = {"temperature": 0.3}
     path = saved_model.export(flat, tmp_path / "flat", batch_sizes=[3], xla=False)
     signatures = tf.saved_model.load(str(path)).signatures
     assert sorted(signatures) == ["log_prob", "sample", "serving_default"]
-    ones = tf.ones(3)
-    found = signatures["sample"](seed=tf.constant(seed_pairs(5, 3)), temperature=ones, top_p=ones)
+    ones, seed = tf.ones(3), tf.constant(seed_pairs(5, 3))
+    found = signatures["sample"](seed=seed, temperature=-ones, top_p=-ones)
     np.testing.assert_array_equal(found["image"], flat.sample(3, seed=5))
+    found = signatures["sample"](seed=seed, temperature=ones, top_p=ones)
+    np.testing.assert_array_equal(found["image"], flat.sample(3, seed=5, temperature=1.0))
+    found = signatures["sample"](seed=seed, temperature=-0.5 * ones, top_p=[-1.0, 0.0, -2.0])
+    assert not found["image"].numpy().any()
 
 
 @pytest.mark.parametrize(

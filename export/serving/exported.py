@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.requests import SAMPLING
+
 
 def newest_version(folder):
     """The largest integer among the complete version folders in `folder`, or `None`."""
@@ -82,7 +84,7 @@ class Exported:
         for name, inputs in self.inputs.items():
             example = {}
             for key, (dtype, shape) in inputs.items():
-                fill = 1 if key in ("temperature", "top_p") else 0
+                fill = 1 if key in SAMPLING else 0
                 example[key] = picture if dtype == "string" else np.full(shape, fill, dtype)
             for size in self.sizes:
                 self.run(name, [example] * size)

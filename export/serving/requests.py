@@ -7,7 +7,9 @@ import reprlib
 
 import numpy as np
 
-DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
+# How to sample: may be absent, and, but in exports of before they knew it, -1 for the model's own values.
+SAMPLING = {"temperature": (0.0, 100.0), "top_p": (1e-6, 1.0), "guidance": (0.0, 100.0)}
+OWN = -1.0
 MAX_PICTURE_SIDE = 4096
 
 
@@ -27,7 +29,9 @@ def parse(body, inputs, outputs, description, max_examples):
         inputs: the signature's, `{name: (dtype name, shape of one example)}`; dtype `"string"` is bytes,
             `{"b64": ...}` in JSON.
         outputs: names of the signature's outputs.
-        description: the export's `haim_tf.json`: `num_classes` and `codebook_sizes` bound labels and codes.
+        description: the export's `haim_tf.json`: `num_classes` and `codebook_sizes` bound labels and codes;
+            where it has `sampling`, temperature, top_p and guidance are the model's own where absent or -1,
+            and else 1 where absent.
         max_examples: how many instances one request may have.
 
     Returns:
@@ -77,7 +81,8 @@ def _example(number, instance, inputs, description):
     accepted = ", ".join(inputs)
     if unknown := sorted(set(instance) - set(inputs)):
         raise RequestError(f"{where} has the unknown input {_short(unknown[0])}; the inputs are {accepted}")
-    instance = {**{name: x for name, x in DEFAULTS.items() if name in inputs}, **instance}
+    own = "sampling" in description
+    instance = {**{name: OWN if own else 1.0 for name in inputs if name in SAMPLING}, **instance}
     if missing := [name for name in inputs if name not in instance]:
         raise RequestError(f"{where} lacks {missing[0]}; the inputs are {accepted}")
     example = {}
@@ -86,7 +91,8 @@ def _example(number, instance, inputs, description):
             example[name] = _picture(f"{where}.{name}", instance[name])
         else:
             bounds = _bounds(name, dtype, description)
-            example[name] = _array(f"{where}.{name}", instance[name], dtype, shape, bounds)
+            besides = OWN if own and name in SAMPLING else None
+            example[name] = _array(f"{where}.{name}", instance[name], dtype, shape, bounds, besides)
     return example
 
 
@@ -96,16 +102,19 @@ def _bounds(name, dtype, description):
         return 0, description["num_classes"] - 1
     if name.startswith("codes_"):
         return 0, description["codebook_sizes"][int(name.removeprefix("codes_")) - 1] - 1
-    if name in ("temperature", "top_p"):
-        return {"temperature": (0.0, 100.0), "top_p": (1e-6, 1.0)}[name]
+    if name in SAMPLING:
+        return SAMPLING[name]
     limits = np.iinfo(dtype)
     return limits.min, limits.max
 
 
-def _array(where, value, dtype, shape, bounds):
+def _array(where, value, dtype, shape, bounds, besides):
+    """The value as an array, each number within bounds or, where there is such a one, equal to `besides`."""
     kind = "number" if dtype == "float32" else "int"
     wanted = f"of shape {list(shape)}, {kind}s" if shape else f"one {kind}"
     wanted = f"{where} must be {wanted} from {bounds[0]} to {bounds[1]}"
+    if besides is not None:
+        wanted += f", or {besides:g} for the model's own"
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError, RecursionError):
@@ -115,7 +124,10 @@ def _array(where, value, dtype, shape, bounds):
     if array.dtype.kind not in ("iuf" if dtype == "float32" else "iu"):
         raise RequestError(f"{wanted}, got {_short(value)}")
     # An inf comes of a number like 1e999.
-    if not ((array >= bounds[0]) & (array <= bounds[1])).all():
+    accepted = (array >= bounds[0]) & (array <= bounds[1])
+    if besides is not None:
+        accepted = accepted | (array == besides)
+    if not accepted.all():
         raise RequestError(f"{wanted}, got {_short(value) if not shape else 'others among them'}")
     return array.astype(dtype)
 

@@ -175,7 +175,9 @@ class Server:
 
     async def model(self):
         model = self.current.model
-        return JSONResponse({**model.description, "version": model.version, "signatures": model.signatures})
+        served = {"version": model.version, "signatures": model.signatures}
+        served["inputs"] = {name: list(inputs) for name, inputs in model.inputs.items()}
+        return JSONResponse({**model.description, **served})
 
     async def metrics(self):
         def fetch():

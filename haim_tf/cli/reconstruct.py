@@ -6,6 +6,7 @@ auxiliary decoders make of them, or both.
 
 from absl import flags
 
+from haim_tf.cli._numbers import parse_numbers
 from haim_tf.cli._output import check_sheet
 
 FLAGS = flags.FLAGS
@@ -18,7 +19,18 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_enum("decoder", "both", ["main", "auxiliary", "both"], "The decoders to reconstruct with.")
 flags.DEFINE_integer("seed", 0, "Seed of what the main decoders sample.")
-flags.DEFINE_float("temperature", 1.0, "Of the main decoders.", lower_bound=0.0)
+flags.DEFINE_list(
+    "temperature",
+    None,
+    "Of the main decoders; one number, or, as for sample, one a level, finest first, and the prior. By "
+    "default the preset's own values.",
+)
+flags.DEFINE_list(
+    "top_p",
+    None,
+    "Mass of the nucleus that the main decoders sample from; one number or several. By default the preset's "
+    "own values.",
+)
 flags.DEFINE_string("output", "reconstructions.png", "The sheet, a .png file; one that is there is replaced.")
 
 
@@ -28,6 +40,7 @@ def main(argv):
     from haim_tf import data, presets
 
     output = check_sheet(FLAGS.output)
+    sampling = {name: parse_numbers(name, FLAGS[name].value) for name in ("temperature", "top_p")}
     model = presets.load(FLAGS.model)
     if not model.num_levels:
         raise ValueError(f"{FLAGS.model} has no levels: there are no codes to reconstruct from")
@@ -38,8 +51,8 @@ def main(argv):
     columns, names = [originals], ["original"]
     for level in levels:
         for decoder in decoders:
-            sampling = {"temperature": FLAGS.temperature, "verbose": True} if decoder == "main" else {}
-            columns.append(model.reconstruct(originals, level, decoder, seed=FLAGS.seed, **sampling))
+            options = {**sampling, "verbose": True} if decoder == "main" else {}
+            columns.append(model.reconstruct(originals, level, decoder, seed=FLAGS.seed, **options))
             names.append(f"level {level} {decoder}")
     sheet = np.stack(columns, axis=1).reshape(-1, *model.image_shape)
     data.save_grid(sheet, output, columns=len(columns))

@@ -6,6 +6,7 @@ Labels are taken in turn, image by image, and each column of the sheet is a labe
 from absl import flags
 
 from haim_tf.cli._labels import choose_labels
+from haim_tf.cli._numbers import parse_numbers
 from haim_tf.cli._output import check_arrays, check_sheet, write_arrays
 
 FLAGS = flags.FLAGS
@@ -20,11 +21,22 @@ flags.DEFINE_list(
 flags.DEFINE_integer("seed", 0, "The same seed gives the same images.")
 flags.DEFINE_list(
     "temperature",
-    ["1"],
-    "1 samples the model's distribution, less sharpens it; one number, or one a level and the prior.",
+    None,
+    "1 samples the model's distribution, less sharpens it; one number, or one a level, finest first, and the "
+    "prior. By default the preset's own values.",
 )
 flags.DEFINE_list(
-    "top_p", ["1"], "Mass of the nucleus to sample from; one number, or one a level and the prior."
+    "top_p",
+    None,
+    "Mass of the nucleus to sample from; one number, or one a level and the prior. By default the preset's "
+    "own values.",
+)
+flags.DEFINE_float(
+    "guidance",
+    None,
+    "How far the prior is moved towards the label: 1 samples the model's distribution, more sharpens what "
+    "belongs to the label. By default the preset's own value; others than 1 are for presets whose prior was "
+    "trained with labels left out.",
 )
 flags.DEFINE_integer("batch_size", 64, "Images sampled at once.", lower_bound=1)
 flags.DEFINE_integer("columns", None, "Images in a row of the sheet.", lower_bound=1)
@@ -37,12 +49,19 @@ def main(argv):
 
     output = check_sheet(FLAGS.output)
     npz = check_arrays(FLAGS.npz) if FLAGS.npz else None
-    temperature, top_p = (_numbers(name, FLAGS[name].value) for name in ("temperature", "top_p"))
+    temperature, top_p = (parse_numbers(name, FLAGS[name].value) for name in ("temperature", "top_p"))
     model = presets.load(FLAGS.model)
     turns = choose_labels(FLAGS.labels, model.num_classes, model.class_names)
     labels = turns and [turns[i % len(turns)] for i in range(FLAGS.num)]
     images = model.sample(
-        FLAGS.num, labels, FLAGS.seed, temperature, top_p, batch_size=FLAGS.batch_size, verbose=True
+        FLAGS.num,
+        labels,
+        FLAGS.seed,
+        temperature,
+        top_p,
+        FLAGS.guidance,
+        batch_size=FLAGS.batch_size,
+        verbose=True,
     )
     columns = FLAGS.columns
     if columns is None and turns and 1 < len(turns) <= FLAGS.num:
@@ -51,12 +70,3 @@ def main(argv):
     if npz:
         write_arrays(npz, images=images, labels=labels, class_names=model.class_names)
     print(f"{FLAGS.num} images in {output}")
-
-
-def _numbers(name, texts):
-    """One float, or a list of several."""
-    try:
-        numbers = [float(text) for text in texts]
-    except ValueError:
-        raise ValueError(f"--{name} must be numbers, got {','.join(texts)!r}") from None
-    return numbers[0] if len(numbers) == 1 else numbers

@@ -31,15 +31,16 @@ class Batches(keras.utils.PyDataset):
         start_step: how many batches to leave out at the start.
         steps: how many batches there are; None: no end.
         labels: False: leave out labels that the data has.
-        codes: the images' codes, a list as `haim_tf.code_cache.cached_codes` gives, with the mirrored images'
-            where there is `flip`; None: none.
-        crop: side of the square, aligned to the grids of `codes`, that is cut at random from each image, and
-            from its codes; None: whole images.
+        codes: the images' codes, a list as `training.code_cache.cached_codes` gives, with the mirrored
+            images' where there is `flip`; None: none.
+        crop: side of the square, aligned to the grids of `codes`, that is cut at random from each image;
+            codes stay whole. None: whole images.
 
     Yields:
         `(images, labels)`, uint8 (B, H, W, C) and int32 (B,); `images` alone where the data has no labels
         or they are left out. With `codes` or `crop`, in place of the images a dict of `images` and, where
-        there are, `codes`, a tuple of int32 (B, h, w).
+        there are, `codes`, a tuple of int32 (B, h, w), and with both also `corner`, int32 (B, 2), the row and
+        column of each crop's first pixel.
 
     Raises:
         ValueError: an argument that is not what is said above.
@@ -121,32 +122,21 @@ class Batches(keras.utils.PyDataset):
             mirrored = (np.random.default_rng((self.seed, 1, step)).random(self.batch_size) < 0.5).astype(int)
             mirrored = mirrored[self._own]
             images[mirrored == 1] = images[mirrored == 1, :, ::-1]
-        grids = [images]
+        x = images if self.crop is None and self.codes is None else {"images": images}
         if self.codes is not None:
-            grids += [codes[mirrored, chosen].astype("int32") for codes in self.codes]
+            x["codes"] = tuple(codes[mirrored, chosen].astype("int32") for codes in self.codes)
         if self.crop is not None:
-            grids = self._cropped(grids, np.random.default_rng((self.seed, 2, step)))
-        x = images
-        if self.crop is not None or self.codes is not None:
-            x = {"images": grids[0]}
-        if self.codes is not None:
-            x["codes"] = tuple(grids[1:])
+            corner = self._corners(np.random.default_rng((self.seed, 2, step)))
+            places = [(slice(y, y + self.crop), slice(x, x + self.crop)) for y, x in corner]
+            x["images"] = np.stack([image[place] for image, place in zip(images, places, strict=True)])
+            if self.codes is not None:
+                x["corner"] = corner
         return (x, self.data.labels[chosen]) if self.labels else x
 
-    def _cropped(self, grids, rng):
-        """The same square of every grid, another one for each image, its corner on the coarsest lines."""
-        height, width = grids[0].shape[1:3]
-        places = [(side - self.crop) // self._cell + 1 for side in (height, width)]
-        corners = rng.integers(places, size=(self.batch_size, 2))[self._own] * self._cell
-        cropped = []
-        for grid in grids:
-            factor = height // grid.shape[1]
-            cut = [
-                part[y // factor : (y + self.crop) // factor, x // factor : (x + self.crop) // factor]
-                for part, (y, x) in zip(grid, corners, strict=True)
-            ]
-            cropped.append(np.stack(cut))
-        return cropped
+    def _corners(self, rng):
+        """A place for each image's crop, on the lines of the coarsest grid, int32 (B, 2)."""
+        places = [(side - self.crop) // self._cell + 1 for side in self.data.image_shape[:2]]
+        return (rng.integers(places, size=(self.batch_size, 2))[self._own] * self._cell).astype("int32")
 
     def _image_indices(self, step):
         count = len(self.data)

@@ -1,8 +1,13 @@
 """`ImageData`: checked images with their labels."""
 
+import hashlib
+
 import numpy as np
 
 from haim_tf.data.image_files import ImageFiles
+
+# How many images, evenly spaced, stand for all of them.
+FINGERPRINT_IMAGES = 1000
 
 
 class ImageData:
@@ -61,6 +66,22 @@ class ImageData:
             return ImageData(images, labels, self.class_names, self.name)
 
         return part(slice(None, -count)), part(slice(-count, None))
+
+    def fingerprint(self):
+        """What these images are, to tell them from others: a dict of the number of `images`, the
+        `image_shape`, the `class_names` and a `sha256` of all labels and of 1,000 evenly spaced images."""
+        digest = hashlib.sha256()
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels))
+        places = np.unique(np.linspace(0, len(self) - 1, FINGERPRINT_IMAGES).astype(int))
+        for start in range(0, len(places), 100):
+            digest.update(np.ascontiguousarray(self.images[places[start : start + 100]]))
+        return {
+            "images": len(self),
+            "image_shape": list(self.image_shape),
+            "class_names": self.class_names,
+            "sha256": digest.hexdigest(),
+        }
 
     def __repr__(self):
         return f"<ImageData {self.name!r}: {len(self)} images of shape {self.image_shape}>"

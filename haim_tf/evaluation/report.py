@@ -36,7 +36,7 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
               the main decoder relies on the codes;
             - `error_auxiliary`, `error_main`: mean squared error, in units of -1..1, of the images that the
               auxiliary decoders make of this level's codes (`None` for codes without), and of those sampled
-              from the main decoders (temperature 1; `num_reconstructions` of the images).
+              from the main decoders (temperature and top_p 1; `num_reconstructions` of the images).
 
     Raises:
         ValueError: more images asked for than there are; images or labels that do not fit the model.
@@ -107,7 +107,13 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
             shuffled_bits = float(_bits_per_dim(log_probs_shuffled[i], model).mean())
         if len(drawn):
             sampled = model.decode(
-                codes[i][drawn], level=i + 1, seed=seed, batch_size=batch_size, verbose=verbose
+                codes[i][drawn],
+                level=i + 1,
+                seed=seed,
+                temperature=1.0,
+                top_p=1.0,
+                batch_size=batch_size,
+                verbose=verbose,
             )
             error_main = float(squared_errors(sampled, images_of(drawn)).mean())
         report["levels"][name] = {

@@ -30,6 +30,7 @@ class Categorical:
     """
 
     noise_size = 1
+    takes_guidance = True
 
     def __init__(self, num_values):
         self.num_values = checked_int("num_values", num_values, minimum=2)
@@ -63,6 +64,21 @@ class Categorical:
     def log_probs(self, params, earlier=None):
         """Log-probability of every value, float32 (..., K), nats; there are no `earlier` channels."""
         return ops.log_softmax(ops.cast(params, "float32"), axis=-1)
+
+    def guided(self, conditional, unconditional, guidance):
+        """Logits, float32 (..., K), moved away from what they are without a condition.
+
+        Args:
+            conditional, unconditional: (..., K) logits.
+            guidance: float or array that broadcasts to (...): `unconditional + guidance * (conditional -
+                unconditional)`; 1 leaves the conditional ones, 0 gives the unconditional ones.
+
+        Reference: Ho, Salimans, "Classifier-free diffusion guidance", 2022, equation 6 (their w is
+        guidance - 1), here on logits, as autoregressive models use it.
+        """
+        guidance = ops.expand_dims(ops.cast(guidance, "float32"), -1)
+        # Put so, guidance 1 leaves the conditional logits to the bit.
+        return conditional + (guidance - 1.0) * (conditional - unconditional)
 
     def sample(self, params, noise, temperature=1.0, top_p=1.0):
         """Samples by the inverse CDF.

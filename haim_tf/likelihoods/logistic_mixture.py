@@ -53,6 +53,8 @@ class DiscretizedLogisticMixture:
     >>> head.log_prob(head.parameters(outputs, images), images)  # (2, 8, 8)
     """
 
+    takes_guidance = False
+
     def __init__(self, channels, mixtures=10, levels=256):
         if channels not in (1, 3):
             raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels!r}")
@@ -140,6 +142,10 @@ class DiscretizedLogisticMixture:
         values = ops.arange(self.levels, dtype="int32")[:, None]
         log_bins = self._log_bin(values, mean[..., None, :], log_scale[..., None, :])
         return ops.logsumexp(ops.log_softmax(log_joint, axis=-1)[..., None, :] + log_bins, axis=-1)
+
+    def guided(self, conditional, unconditional, guidance):
+        """Mixtures are not guided: what is between two of them, and beyond, is no mixture."""
+        raise ValueError("guidance is for priors of codes, not for a flat model of pixels")
 
     def sample(self, params, noise, temperature=1.0, top_p=1.0):
         """Samples a component, then channel after channel by the logistic's inverse CDF.

@@ -11,7 +11,17 @@ from haim_tf.sampling import Sampler, seed_pairs
 class Generation:
     """Mixin that gives `HierarchicalModel` its `sample`, `decode`, `reconstruct` and what builds on them."""
 
-    def sample(self, num, labels=None, seed=0, temperature=1.0, top_p=1.0, batch_size=64, verbose=None):
+    def sample(
+        self,
+        num,
+        labels=None,
+        seed=0,
+        temperature=None,
+        top_p=None,
+        guidance=None,
+        batch_size=64,
+        verbose=None,
+    ):
         """Samples images: top codes from the prior, then down through the main decoders.
 
         Args:
@@ -19,15 +29,22 @@ class Generation:
             labels: one int or `num` of them; `None` draws each label from the example's seed
                 (class-conditional models only).
             seed: an int, or an int array `(num, 2)` of seed pairs; example i of seed s has the pair (s, i).
-                Weights, label, seed pair, temperature and top_p determine a sample.
+                Weights, label, seed pair, temperature, top_p and guidance determine a sample.
             temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one a
-                level (finest first) and one for the prior.
-            top_p: mass of the nucleus to sample from, in (0, 1]; one value or several, as above.
+                level (finest first) and one for the prior. `None`: the model's own `sampling_defaults`.
+            top_p: mass of the nucleus to sample from, in (0, 1]; one value or several, or `None`, as above.
+            guidance: how far the prior is moved towards the label (classifier-free guidance, Ho and Salimans
+                2022): 1 samples the model's distribution, more sharpens what belongs to the label, 0 leaves
+                the label out. `None` as above. Only where the prior was trained with labels left out
+                (`label_dropout`); the prior then runs twice.
             batch_size: how many images are sampled at once.
             verbose: whether to show a progress bar; `None`: when there is more than one batch.
 
         Returns:
             uint8 `(num, H, W, C)`.
+
+        Raises:
+            ValueError: an argument that is not as stated.
         """
         if isinstance(num, bool) or not isinstance(num, (int, np.integer)) or num < 1:
             raise ValueError(f"num must be a positive int, got {num!r}")
@@ -35,9 +52,10 @@ class Generation:
         if labels is None and self.num_classes:
             labels = [np.random.default_rng(s).integers(self.num_classes) for s in seeds.astype("uint32")]
         labels = inputs.check_labels(labels, self.num_classes, num)
-        return self._sample_below(None, labels, seeds, temperature, top_p, batch_size, verbose)
+        sampling = self._sampling_of(temperature=temperature, top_p=top_p, guidance=guidance)
+        return self._sample_below(None, labels, seeds, sampling, batch_size, verbose)
 
-    def decode(self, codes, level=None, seed=0, temperature=1.0, top_p=1.0, batch_size=64, verbose=None):
+    def decode(self, codes, level=None, seed=0, temperature=None, top_p=None, batch_size=64, verbose=None):
         """Samples everything below level `level` (the top one where `None`): images for its codes.
 
         Args:
@@ -51,7 +69,8 @@ class Generation:
         level = inputs.check_level(self.num_levels if level is None else level, self.num_levels)
         codes = inputs.check_codes(codes, self.grid_shapes[level], self.codebook_sizes[level - 1])
         seeds = seed_pairs(seed, len(codes))
-        return self._sample_below((level, codes), None, seeds, temperature, top_p, batch_size, verbose)
+        sampling = self._sampling_of(temperature=temperature, top_p=top_p)
+        return self._sample_below((level, codes), None, seeds, sampling, batch_size, verbose)
 
     def reconstruct(self, images, level=1, decoder="main", seed=0, **sampling):
         """Images drawn from, or best fitting, the codes of images at one level.
@@ -89,15 +108,21 @@ class Generation:
             batch_size: as for `sample`, which samples fewer images as one batch of their number.
         """
         require_positive_integers(batch_size=batch_size)
+        guided = self.sampling_defaults["guidance"] != 1.0
         for index in range(self.num_levels + 1):
-            self.sampler(index).compile(batch_size)
+            self.sampler(index).compile(batch_size, guided and index == self.num_levels)
 
-    def _sample_below(self, known, labels, seeds, temperature, top_p, batch_size, verbose):
+    def _sampling_of(self, **asked):
+        """What is asked for, as `inputs.check_sampling` gives it, and else the model's own defaults."""
+        given = {name: value for name, value in asked.items() if value is not None}
+        return inputs.check_sampling(
+            {**self.sampling_defaults, **given}, len(self.networks), self.takes_guidance
+        )
+
+    def _sample_below(self, known, labels, seeds, sampling, batch_size, verbose):
         """Samples the prior (where no `(level, codes)` is known) and every level below, batch by batch."""
-        networks = self.num_levels + 1
         require_positive_integers(batch_size=batch_size)
-        temperature = inputs.check_per_level("temperature", temperature, networks, 0.0, 100.0)
-        top_p = inputs.check_per_level("top_p", top_p, networks, 1e-6, 1.0)
+        guidance = sampling["guidance"] if sampling["guidance"] != 1.0 else None
         top = self.num_levels if known is None else known[0] - 1
         num = len(seeds)
         if not num:
@@ -115,10 +140,11 @@ class Generation:
             for index in range(top, -1, -1):
                 grid, _ = self.sampler(index)(
                     seeds[rows],
-                    temperature[index],
-                    top_p[index],
+                    sampling["temperature"][index],
+                    sampling["top_p"][index],
                     codes=self.decoder_condition(grid, index + 1) if index < self.num_levels else None,
                     labels=labels[rows] if index == self.num_levels and labels is not None else None,
+                    guidance=guidance if index == self.num_levels else None,
                 )
                 if bar:
                     bar.add(1)

@@ -1,5 +1,6 @@
 """The hierarchical model: images to codes, likelihoods and samples."""
 
+import copy
 import inspect
 import math
 
@@ -58,6 +59,7 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
     """
 
     class_names = None  # The labels' names, a list, where a preset or the training data knows them.
+    _sampling = None
 
     def __init__(
         self,
@@ -199,6 +201,19 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         codes = self.decoder_condition(codes, level)
         return ops.sum(self.decoders[level - 1].log_prob(lower, codes=codes), axis=(1, 2))
 
+    def _log_probs_of_top(self, grid, labels):
+        grid = grid if self.num_levels else self.elements(grid)
+        return ops.sum(self.prior.log_prob(grid, labels=labels), axis=(1, 2))
+
+    def _auxiliary_losses(self, images):
+        """What each autoencoder's loss is on a batch, float32 `(B, L)`, a row like the other."""
+        grid, losses = self.elements(images), []
+        for level, autoencoder in enumerate(self.autoencoders, start=1):
+            outputs = autoencoder(self.autoencoder_input(grid, level))
+            losses.append(outputs["loss"])
+            grid = outputs["codes"]
+        return ops.broadcast_to(ops.stack(losses)[None], (ops.shape(images)[0], self.num_levels))
+
     def _log_probs_by_label(self, images):
         """`(B, L)`, a level each, and the prior under every label, `(B, num_classes)`: nothing runs twice."""
         grids = [self.elements(images), *self._encode(images)]
@@ -259,12 +274,34 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         images = inputs.check_images(images, self.image_shape)
         return self._run("_encode", images) if self.num_levels else []
 
+    @property
+    def sampling_defaults(self):
+        """How the model samples when nothing else is asked: a dict of `temperature` and `top_p`, lists with
+        one float a level (finest first) and one for the prior, and `guidance`, a float.
+
+        May be set, also to a dict of some of these keys or to `None`: plain sampling, 1 everywhere.
+        """
+        return inputs.check_sampling(self._sampling, len(self.networks), self.takes_guidance)
+
+    @sampling_defaults.setter
+    def sampling_defaults(self, values):
+        inputs.check_sampling(values, len(self.networks), self.takes_guidance)
+        self._sampling = values
+
+    @property
+    def takes_guidance(self):
+        """Whether `sample` takes a `guidance` other than 1: the prior is over codes and was trained with
+        labels left out."""
+        return self.prior.no_label is not None and self.prior.likelihood.takes_guidance
+
     def log_prob(self, images, labels=None):
         """Lower bound of the log-likelihood of images, float32 `(B,)`, in nats per image.
 
         Args:
             images: uint8, or float in 0..255, `(B, H, W, C)`.
-            labels: ints `(B,)` in 0..num_classes-1, or one int; class-conditional models need them.
+            labels: ints `(B,)` in 0..num_classes-1, or one int. Class-conditional models need them, but for
+                those whose prior was trained with labels left out (`label_dropout`), where `None` gives the
+                bound without a label.
         """
         return self._parts(images, labels).sum(axis=1)
 
@@ -287,7 +324,10 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
     def _parts(self, images, labels):
         images = inputs.check_images(images, self.image_shape)
-        labels = inputs.check_labels(labels, self.num_classes, len(images))
+        if labels is None and self.prior.no_label is not None:
+            labels = np.full(len(images), self.prior.no_label, "int32")
+        else:
+            labels = inputs.check_labels(labels, self.num_classes, len(images))
         return self._run("_log_probs", images, labels)
 
     def without_teachers(self):
@@ -301,7 +341,6 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         for name, part in model.parts.items():
             for ours, theirs in zip(part.weights, self.parts[name].weights, strict=True):
                 ours.assign(theirs)
-        model.class_names = self.class_names
         return model
 
     def save_to_preset(self, folder, **options):
@@ -310,8 +349,23 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
         presets.save_to_preset(self, folder, **options)
 
+    @property
+    def arguments(self):
+        """The constructor's arguments, a dict that JSON can hold."""
+        return copy.deepcopy(self._arguments)
+
     def get_config(self):
-        return {**super().get_config(), **self._arguments}
+        known = {"class_names": self.class_names, "sampling_defaults": self._sampling}
+        return {**super().get_config(), **self._arguments, **known}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        known = {name: config.pop(name, None) for name in ("class_names", "sampling_defaults")}
+        model = cls(**config)
+        for name, value in known.items():
+            setattr(model, name, value)
+        return model
 
 
 LEVEL_KEYS = ("downsampling", "codebook_size", "code_dim", "width", "blocks", "decoder")

@@ -47,7 +47,6 @@ def _keep(model, level, kept):
     levels = [dict(arguments) for arguments in config["levels"]]
     size, levels[level - 1]["codebook_size"] = levels[level - 1]["codebook_size"], len(kept)
     smaller = type(model).from_config({**config, "levels": levels, "dtype": "float32"})
-    smaller.class_names = model.class_names
     for ours, theirs in zip(smaller.weights, model.weights, strict=True):
         value = keras.ops.convert_to_numpy(theirs)
         for axis, (new, old) in enumerate(zip(ours.shape, value.shape, strict=True)):

@@ -9,6 +9,7 @@ from keras import ops
 from haim_tf import replicas
 from haim_tf.models import inputs
 from haim_tf.models.parts import Parts
+from haim_tf.networks.pixel_cnn import crop_at
 
 
 class PartwiseTraining(Parts):
@@ -105,7 +106,7 @@ class PartwiseTraining(Parts):
             y = inputs.check_labels(y, self.num_classes, len(x))
         return x, y
 
-    def losses_and_statistics(self, images, labels=None, codes=None, training=False):
+    def losses_and_statistics(self, images, labels=None, codes=None, corner=None, training=False):
         """Every part's loss and what is worth watching, as scalars by name.
 
         Losses: an autoencoder's is its auxiliary loss plus commitment; a teacher's and a network's its mean
@@ -117,6 +118,8 @@ class PartwiseTraining(Parts):
             labels: `(B,)`, or `None`.
             codes: the images' codes where they are known (no encoder runs then), level by level from the
                 finest. They may end below the top: what is above them has no loss.
+            corner: where images are crops, the row and column of their first pixel, int `(B, 2)`, on the
+                lines of the coarsest codes; codes are those of the whole images.
         """
         losses, statistics, bits, parts = {}, {}, [], self.parts
         known, grid = codes, self.elements(images)
@@ -136,7 +139,12 @@ class PartwiseTraining(Parts):
                 if i > len(known):
                     return losses, statistics
                 codes = ops.cast(known[i - 1], "int32")
-                network_loss(f"decoder_{i}", decoder, codes=self.decoder_condition(codes, i))
+                conditioning = {"codes": self.decoder_condition(codes, i), "corner": corner}
+                network_loss(f"decoder_{i}", decoder, **conditioning)
+                if corner is not None:
+                    factor = self.autoencoders[i - 1].encoder.downsampling
+                    corner = corner // factor
+                    codes = crop_at(codes, corner, [side // factor for side in grid.shape[1:3]])
                 grid = codes
                 continue
             source = self.autoencoder_input(grid, i)

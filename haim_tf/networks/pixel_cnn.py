@@ -39,14 +39,24 @@ class PixelCNN(keras.layers.Layer):
         codebook_size: `K` of the codes that the network is conditioned on, or `None`.
         upsampling: how many times finer the grid is than those codes, per axis.
         condition_width, condition_blocks: size of the residual network that reads the codes.
+        condition_overlap: whether what it says of neighbouring codes overlaps on the finer grid (a transposed
+            convolution of kernel 2 p and stride p, p = `upsampling`), or each code speaks for its own cell
+            alone (kernel p).
         num_classes: number of labels that the network is conditioned on, or `None`.
+        label_dropout: share of the training examples whose label is replaced by "no label", the index
+            `num_classes`: what guidance needs (Ho and Salimans 2022, section 3). 0: never, and there is no
+            such index.
         code_dim: `D`: the codes come as their vectors, float `(B, h, w, D)`, so that gradient passes to
             them; or `None`, the rule: as integers.
         remat: whether training computes the inside of each block twice instead of
             keeping it in memory (without dropout only).
 
+    Attributes:
+        no_label: the label that stands for none, an int, or `None` where the network has no such label.
+
     Shapes: x int `(B, H, W)` or `(B, H, W, C)`; codes int `(B, H / upsampling, W / upsampling)`; labels int
-    `(B,)`; output: the head's parameters, float32 `(B, H, W, P)`.
+    `(B,)`; output: the head's parameters, float32 `(B, H, W, P)`. Where x is a crop of its grid, codes may be
+    those of the whole grid, with the crop's `corner`, int `(B, 2)`, row and column of x's first element.
 
     Example:
         >>> prior = PixelCNN(Categorical(64), width=16, blocks=2, num_classes=10)
@@ -71,7 +81,9 @@ class PixelCNN(keras.layers.Layer):
         upsampling=1,
         condition_width=64,
         condition_blocks=2,
+        condition_overlap=False,
         num_classes=None,
+        label_dropout=0.0,
         code_dim=None,
         remat=False,
         **kwargs,
@@ -86,6 +98,10 @@ class PixelCNN(keras.layers.Layer):
             raise ValueError(f"width must be divisible by heads, got width={width}, heads={heads}")
         if not set(attention) <= set(range(blocks)) or len(set(attention)) < len(attention):
             raise ValueError(f"attention names blocks 0..{blocks - 1}, each once, got {list(attention)}")
+        if not 0 <= label_dropout < 1:
+            raise ValueError(f"label_dropout must be in [0, 1), got {label_dropout!r}")
+        if label_dropout and not num_classes:
+            raise ValueError(f"label_dropout is for networks with num_classes, got {label_dropout!r}")
         if remat and dropout:
             raise ValueError(f"remat would draw other masks the second time; use dropout=0, got {dropout}")
         self.likelihood = likelihood
@@ -99,7 +115,10 @@ class PixelCNN(keras.layers.Layer):
         self.upsampling = upsampling
         self.condition_width = condition_width
         self.condition_blocks = condition_blocks
+        self.condition_overlap = condition_overlap
         self.num_classes = num_classes
+        self.label_dropout = label_dropout
+        self.no_label = num_classes if label_dropout else None
         self.code_dim = code_dim
         self.remat = remat
         self.pixels = isinstance(likelihood, DiscretizedLogisticMixture)
@@ -157,13 +176,22 @@ class PixelCNN(keras.layers.Layer):
                 condition_width, condition_blocks, dtype=policy, name="read_codes"
             )
             self.upsample = keras.layers.Conv2DTranspose(
-                condition_width, upsampling, upsampling, activation="swish", dtype=policy, name="upsample"
+                condition_width,
+                (1 + condition_overlap) * upsampling,
+                upsampling,
+                padding="same",
+                activation="swish",
+                dtype=policy,
+                name="upsample",
             )
             self.condition_skip = keras.layers.Dense(
                 width, use_bias=False, dtype=policy, name="condition_skip"
             )
         if num_classes:
-            self.embed_label = keras.layers.Embedding(num_classes, width, dtype=policy, name="embed_label")
+            rows = num_classes + bool(label_dropout)
+            self.embed_label = keras.layers.Embedding(rows, width, dtype=policy, name="embed_label")
+        if label_dropout:
+            self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, x_shape=None, codes_shape=None, labels_shape=None):
         """Creates every variable; no shape is needed, for all sizes follow from the constructor."""
@@ -212,7 +240,7 @@ class PixelCNN(keras.layers.Layer):
             return ops.cast(self.likelihood.scale(x), self.compute_dtype)
         return self.embed(x)
 
-    def _conditioning(self, codes, labels):
+    def _conditioning(self, codes, labels, training=False):
         """The map `(B, H, W, E)` and the vector `(B, V)` that condition the blocks (`None` where unused)."""
         if (codes is None) != (self.codebook_size is None):
             raise ValueError(f"codes must {'' if self.codebook_size else 'not '}be given to this PixelCNN")
@@ -222,11 +250,16 @@ class PixelCNN(keras.layers.Layer):
         if codes is not None:
             condition = self.upsample(self.read_codes(self.embed_codes(codes)))
         if labels is not None:
+            if training and self.label_dropout:
+                dropped = keras.random.uniform(ops.shape(labels), seed=self.seed_generator)
+                labels = ops.where(dropped < self.label_dropout, self.no_label, labels)
             vector = self.embed_label(labels)
         return condition, vector
 
-    def call(self, x, codes=None, labels=None, training=False):
-        condition, vector = self._conditioning(codes, labels)
+    def call(self, x, codes=None, labels=None, corner=None, training=False):
+        condition, vector = self._conditioning(codes, labels, training)
+        if corner is not None and condition is not None:
+            condition = crop_at(condition, corner, x.shape[1:3])
         hidden = self.first(self._embed_elements(x))
         attention = iter(self.attention_layers)
         for i, block in enumerate(self.block_layers):
@@ -241,9 +274,9 @@ class PixelCNN(keras.layers.Layer):
         outputs = self.last(self.hidden(ops.swish(hidden)))
         return self.likelihood.parameters(outputs, x)
 
-    def log_prob(self, x, codes=None, labels=None, training=False):
+    def log_prob(self, x, codes=None, labels=None, corner=None, training=False):
         """Log-probability of every grid element given the ones before it, nats, float32 `(B, H, W)`."""
-        params = self(x, codes=codes, labels=labels, training=training)
+        params = self(x, codes=codes, labels=labels, corner=corner, training=training)
         return self.likelihood.log_prob(params, x)
 
     def init_cache(self, batch_size, height, width, codes=None, labels=None):
@@ -353,7 +386,9 @@ class PixelCNN(keras.layers.Layer):
             "upsampling": self.upsampling,
             "condition_width": self.condition_width,
             "condition_blocks": self.condition_blocks,
+            "condition_overlap": self.condition_overlap,
             "num_classes": self.num_classes,
+            "label_dropout": self.label_dropout,
             "code_dim": self.code_dim,
             "remat": self.remat,
         }
@@ -363,6 +398,23 @@ class PixelCNN(keras.layers.Layer):
         config = dict(config)
         config["likelihood"] = keras.saving.deserialize_keras_object(config["likelihood"])
         return cls(**config)
+
+
+def crop_at(grid, corner, size):
+    """A part of each grid: `(B, h, w, ...)` of `(B, H, W, ...)`.
+
+    Args:
+        grid: `(B, H, W, ...)`.
+        corner: int `(B, 2)`, row and column of the part's first element.
+        size: `(h, w)`, ints.
+    """
+    height, width = grid.shape[1:3]
+    corner = ops.cast(corner, "int32")
+    rows = corner[:, 0, None, None] + ops.arange(size[0], dtype="int32")[None, :, None]
+    columns = corner[:, 1, None, None] + ops.arange(size[1], dtype="int32")[None, None]
+    examples = ops.arange(ops.shape(grid)[0], dtype="int32")[:, None, None]
+    places = (examples * height + rows) * width + columns
+    return ops.take(ops.reshape(grid, (-1, *grid.shape[3:])), places, axis=0)
 
 
 def _embedding(count, width, policy, name):

@@ -25,7 +25,8 @@ def export(model, folder, dtype="float32", batch_sizes=BATCH_SIZES, warmup=True,
     input alone. Signatures (without `label` where the model is unconditional; only `sample` and `log_prob`
     where it has no levels):
 
-    - `sample`, also `serving_default`: `label`, `seed`, `temperature`, `top_p` -> `image`, `image_bytes`
+    - `sample`, also `serving_default`: `label`, `seed`, `temperature`, `top_p` -> `image`, `image_bytes`;
+      `guidance` is a further input where the prior was trained with labels left out (`label_dropout`)
     - `encode`: `image` -> `codes_1`, ..., `codes_L`; `encode_bytes`: `image_bytes` -> the same
     - `decode_level_l`: `codes_l`, `seed`, `temperature`, `top_p` -> `image`, `image_bytes`; `decode` is the
       top level's
@@ -37,7 +38,8 @@ def export(model, folder, dtype="float32", batch_sizes=BATCH_SIZES, warmup=True,
     is converted to the model's channels and, where it has another size, cropped around its centre and
     resized; `codes_l` int32 `(B, h_l, w_l)`; `label` int32 `(B,)`; `seed` int32 `(B, 2)`, the pairs that
     `HierarchicalModel.sample` takes; `temperature` (0..100) and `top_p` (above 0, at most 1) float32 `(B,)`,
-    for all levels alike; `log_prob` nats, a lower bound; `bits_per_dim` an upper bound, the parts summing up.
+    for all levels alike, `guidance` (0..100) likewise, each -1 for the model's own `sampling_defaults`, level
+    by level; `log_prob` nats, a lower bound; `bits_per_dim` an upper bound, the parts summing up.
 
     An example with an input out of range does not disturb the others of its batch: it gets a black `image`
     with empty `image_bytes`, codes of -1, or NaN. Only bytes that are no picture fail their whole batch.
@@ -69,7 +71,7 @@ def export(model, folder, dtype="float32", batch_sizes=BATCH_SIZES, warmup=True,
     Example:
         >>> export(haim_tf.load("debug"), "exported/debug")
         >>> loaded = tf.saved_model.load("exported/debug/1")
-        >>> loaded.signatures["sample"](label=[3], seed=[[0, 0]], temperature=[1.0], top_p=[1.0])["image"]
+        >>> loaded.signatures["sample"](label=[3], seed=[[0, 0]], temperature=[-1.0], top_p=[-1.0])["image"]
     """
     import tensorflow as tf
 

@@ -6,9 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from haim_tf.models.inputs import SAMPLING
 from haim_tf.sampling import draw_noise, sample_grid
 from haim_tf.saved_model.pictures import decode_image
 from haim_tf.version import __version__
+
+OWN = -1.0  # Instead of a temperature, top_p or guidance: the model's own, `sampling_defaults`.
 
 
 class Program:
@@ -18,6 +21,8 @@ class Program:
         import tensorflow as tf
 
         self.model, self.sizes, self.xla = model, sizes, xla
+        # A guided prior always runs twice, also for examples that ask for guidance 1: one program serves all.
+        self.guided = model.takes_guidance
         # By part, Keras' variables and what is exported of them; saving fails where another one is read.
         self.weights = {}
         for part in (*model.autoencoders, *model.networks):
@@ -81,9 +86,10 @@ class Program:
         label = spec("label", "int32") if model.num_classes else {}
         image = spec("image", "uint8", *model.image_shape)
         sampling = spec("seed", "int32", 2) | spec("temperature", "float32") | spec("top_p", "float32")
+        guidance = spec("guidance", "float32") if self.guided else {}
         found = {
-            "serving_default": (self.sample, label | sampling),
-            "sample": (self.sample, label | sampling),
+            "serving_default": (self.sample, label | sampling | guidance),
+            "sample": (self.sample, label | sampling | guidance),
         }
         if levels:
             found["encode"] = (self.encode, image)
@@ -102,39 +108,43 @@ class Program:
     def _at(method, level):
         return lambda **inputs: method(level, **inputs)
 
-    def sample(self, seed, temperature, top_p, label=None):
+    def sample(self, seed, label=None, **sampling):
         import tensorflow as tf
 
-        valid = _valid_sampling(temperature, top_p)
+        valid = _valid_sampling(sampling)
         conditioning = {}
         if label is not None:
             known = (label >= 0) & (label < self.model.num_classes)
             valid, conditioning = valid & known, {"labels": tf.where(known, label, 0)}
-        return self._sample_from(self.model.num_levels, seed, temperature, top_p, conditioning, valid)
+        return self._sample_from(self.model.num_levels, seed, sampling, conditioning, valid)
 
     def decode(self, level, seed, temperature, top_p, **codes):
         import tensorflow as tf
 
         (codes,) = codes.values()
         known = (codes >= 0) & (codes < self.model.codebook_sizes[level - 1])
-        valid = _valid_sampling(temperature, top_p) & tf.reduce_all(known, axis=(1, 2))
+        sampling = {"temperature": temperature, "top_p": top_p}
+        valid = _valid_sampling(sampling) & tf.reduce_all(known, axis=(1, 2))
         conditioning = {"codes": tf.where(known, codes, 0)}
-        return self._sample_from(level - 1, seed, temperature, top_p, conditioning, valid)
+        return self._sample_from(level - 1, seed, sampling, conditioning, valid)
 
-    def reconstruct(self, level, image, seed, temperature, top_p):
+    def reconstruct(self, level, image, seed, **sampling):
         codes = self.encode(image)[f"codes_{level}"]
-        valid = _valid_sampling(temperature, top_p)
-        return self._sample_from(level - 1, seed, temperature, top_p, {"codes": codes}, valid)
+        return self._sample_from(level - 1, seed, sampling, {"codes": codes}, _valid_sampling(sampling))
 
-    def _sample_from(self, top, seed, temperature, top_p, conditioning, valid):
+    def _sample_from(self, top, seed, sampling, conditioning, valid):
         """Samples network `top` and those below: images and their PNG files."""
         import tensorflow as tf
 
-        temperature, top_p = tf.where(valid, temperature, 1.0), tf.where(valid, top_p, 1.0)
+        own = self.model.sampling_defaults
         for index in range(top, -1, -1):
             noise_size = self.model.networks[index].likelihood.noise_size
             noise = draw_noise(seed, index, (*self.model.grid_shapes[index], noise_size))
-            inputs = {"noise": noise, "temperature": temperature, "top_p": top_p, **conditioning}
+            inputs = {"noise": noise, **conditioning}
+            for name in ("temperature", "top_p"):
+                inputs[name] = _chosen(sampling[name], own[name][index], valid)
+            if index == self.model.num_levels and self.guided:
+                inputs["guidance"] = _chosen(sampling["guidance"], own["guidance"], valid)
             conditioning = {"codes": self._samplers[index](inputs)}
         images = tf.reshape(tf.cast(conditioning["codes"], "uint8"), (-1, *self.model.image_shape))
         files = tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)
@@ -184,6 +194,7 @@ class Program:
             "class_names": model.class_names,
             "code_grids": [list(shape) for shape in model.grid_shapes[1:]],
             "codebook_sizes": list(model.codebook_sizes),
+            "sampling": model.sampling_defaults,
             "batch_sizes": self.sizes,
             "dtype": dtype,
             "xla": self.xla,
@@ -191,6 +202,19 @@ class Program:
         }
 
 
-def _valid_sampling(temperature, top_p):
-    """Which examples' temperature and top_p are in the range that `HierarchicalModel.sample` accepts."""
-    return (temperature >= 0.0) & (temperature <= 100.0) & (top_p >= 1e-6) & (top_p <= 1.0)
+def _valid_sampling(sampling):
+    """Which examples' inputs are in the range that `HierarchicalModel.sample` accepts, or ask for its own."""
+    import tensorflow as tf
+
+    valid = []
+    for name, asked in sampling.items():
+        low, high = SAMPLING[name]
+        valid.append((asked == OWN) | ((asked >= low) & (asked <= high)))
+    return tf.reduce_all(tf.stack(valid), axis=0)
+
+
+def _chosen(asked, own, valid):
+    """What each example asks for; the model's own value where it asks for that, or is out of range anyway."""
+    import tensorflow as tf
+
+    return tf.where(valid & (asked != OWN), asked, own)

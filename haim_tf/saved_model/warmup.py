@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from haim_tf.models.inputs import SAMPLING
+from haim_tf.saved_model.program import OWN
+
 
 def warmup_request(name, signature, inputs, size):
     """A `tensorflow.serving.PredictionLog` of one request, serialized; its package is not needed for it."""
@@ -39,6 +42,6 @@ def example_inputs(inputs, size):
             picture = tf.io.encode_png(tf.zeros((1, 1, 3), "uint8")).numpy()
             arrays[name] = np.full(shape, picture, object)
         else:
-            fill = 1 if name in ("temperature", "top_p") else 0
+            fill = OWN if name in SAMPLING else 0
             arrays[name] = np.full(shape, fill, spec.dtype.as_numpy_dtype)
     return arrays

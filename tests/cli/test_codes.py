@@ -61,6 +61,26 @@ def test_reconstruct_one_level_by_one_decoder(run, images):
     assert Image.open("one.png").size == (34, 7 * 18 - 2)
 
 
+def test_reconstruct_at_given_temperatures_or_the_presets_own(run, images, tmp_path):
+    model = haim_tf.load("debug")
+    model.sampling_defaults = {"temperature": [0.3, 0.6, 1.0]}
+    model.save_to_preset("own")
+    flags = ["--data=data.npz", "--num=2", "--level=2", "--decoder=main", "--output=one.png"]
+    drawn = []
+    for more, sampling in (
+        ([], {"temperature": [0.3, 0.6, 1.0], "top_p": 1.0}),
+        (["--temperature=1"], {"temperature": 1.0, "top_p": 1.0}),
+        (["--temperature=1,0.5,1", "--top_p=0.5"], {"temperature": [1.0, 0.5, 1.0], "top_p": 0.5}),
+    ):
+        code, _, errors = run("reconstruct", f"--model={tmp_path / 'own'}", *flags, *more)
+        assert (code, errors) == (0, "")
+        sheet = np.asarray(Image.open("one.png"))
+        drawn.append([sheet[18 * i : 18 * i + 16, 18:34] for i in range(2)])
+        # The split val of these files is their test part.
+        np.testing.assert_array_equal(drawn[-1], model.reconstruct(images[::-1][:2], 2, **sampling))
+    assert (drawn[0][0] != drawn[1][0]).any() and (drawn[1][0] != drawn[2][0]).any()
+
+
 @pytest.mark.parametrize(
     ("command", "flag", "message"),
     [
@@ -69,6 +89,8 @@ def test_reconstruct_one_level_by_one_decoder(run, images):
         ("encode", "--output=missing/codes.npz", "there is no folder missing to write codes.npz to"),
         ("reconstruct", "--level=3", "level must be an int in 1..2, got 3"),
         ("reconstruct", "--level=-1", "flag --level=-1"),
+        ("reconstruct", "--temperature=warm", "--temperature must be numbers, got 'warm'"),
+        ("reconstruct", "--top_p=0,1", "top_p must be one number or 3"),
         ("reconstruct", "--output=missing/sheet.png", "there is no folder missing to write sheet.png to"),
     ],
 )

@@ -101,7 +101,8 @@ def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(fol
     assert process.returncode == 0, process.stderr
     score = json.loads((folder / "score.json").read_text())
     assert (score["num_samples"], score["num_train"], score["num_val"], score["steps"]) == (12, 20, 12, 2)
-    assert (score["temperature"], score["top_p"]) == (0.9, 1.0)
+    assert score["sampling"]["temperature"] == pytest.approx([0.9] * 3)
+    assert (score["sampling"]["top_p"], score["sampling"]["guidance"]) == ([1.0] * 3, 1.0)
 
     with np.load(folder / "score.samples.npz") as samples:
         images, labels = samples["images"], samples["labels"]
@@ -122,5 +123,7 @@ def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(fol
         assert some["num_val"] == (arrays["y_test"] < 5).sum()
     with np.load(folder / "some.samples.npz") as samples:
         assert samples["labels"].max() < 5
+    process = run(script, *flags, "--plain", "--top_p=0.9", "--output=no.json", folder=folder)
+    assert process.returncode and "--plain sets temperature, top_p and guidance" in process.stderr
     process = run(script, *flags, "--classes=99", "--output=no.json", folder=folder)
     assert process.returncode and "no classes of debug" in process.stderr

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 COMMANDS = (
+    "choose_sampling",
     "compare",
     "complete",
     "compress",
@@ -54,7 +55,7 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
 def test_unknown_command_suggests_near_ones(run):
     assert run("sampel") == (2, "", "haim_tf: unknown command 'sampel'; did you mean sample?\n")
     code, _, errors = run("qqq")
-    assert code == 2 and "commands: compare" in errors
+    assert code == 2 and "commands: choose_sampling, compare" in errors
 
 
 @pytest.mark.parametrize(

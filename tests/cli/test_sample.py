@@ -35,6 +35,48 @@ def test_sheet_and_arrays(run, tmp_path):
     assert data.class_names[7] == "seven" and len(data) == 6
 
 
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory):
+    """A preset with sampling values of its own, whose prior heeds the label and was told of none."""
+    level = {"downsampling": 2, "codebook_size": 8, "code_dim": 2, "width": 4, "blocks": 1}
+    model = haim_tf.HierarchicalModel(
+        image_shape=(8, 8, 1),
+        levels=[{**level, "decoder": {"width": 8, "blocks": 1}}],
+        prior={"width": 8, "blocks": 1, "label_dropout": 0.1},
+        num_classes=3,
+        mixtures=2,
+    )
+    rng = np.random.default_rng(0)
+    for weight in (model.prior.embed_label.embeddings, *(n.last.kernel for n in model.networks)):
+        weight.assign(rng.normal(0, 1, weight.shape))
+    model.sampling_defaults = {"temperature": [0.5, 0.8], "guidance": 3.0}
+    folder = tmp_path_factory.mktemp("presets") / "guided"
+    model.save_to_preset(folder)
+    return folder
+
+
+def test_the_presets_own_values_unless_others_are_given(run, guided, tmp_path):
+    model, drawn = haim_tf.load(guided), []
+    for number, (flags, sampling) in enumerate(
+        [
+            ([], {"temperature": [0.5, 0.8], "top_p": 1.0, "guidance": 3.0}),
+            (["--guidance=1"], {"temperature": [0.5, 0.8], "top_p": 1.0, "guidance": 1.0}),
+            (
+                ["--temperature=1", "--top_p=1,0.6"],
+                {"temperature": 1.0, "top_p": [1.0, 0.6], "guidance": 3.0},
+            ),
+        ]
+    ):
+        npz = tmp_path / f"{number}.npz"
+        output = f"--output={tmp_path / 'sheet.png'}"
+        code, _, errors = run("sample", f"--model={guided}", "--num=6", output, f"--npz={npz}", *flags)
+        assert (code, errors) == (0, "")
+        with np.load(npz) as arrays:
+            drawn.append(arrays["images"])
+        np.testing.assert_array_equal(drawn[-1], model.sample(6, [0, 1, 2] * 2, seed=0, **sampling))
+    assert (drawn[0] != drawn[1]).any() and (drawn[0] != drawn[2]).any()
+
+
 def test_choice_of_labels(run):
     from haim_tf.cli.sample import choose_labels
 
@@ -61,6 +103,8 @@ def test_choice_of_labels(run):
         ("--temperature=hot", "--temperature must be numbers, got 'hot'"),
         ("--temperature=1,1", "temperature must be one number or 3"),
         ("--top_p=1.5", "top_p must lie in"),
+        ("--guidance=2", "guidance must be 1 for this model"),
+        ("--guidance=101", "guidance must lie in"),
         ("--labels=10", "--labels: '10' is no class; accepted: 0..9"),
         ("--seed=99999999999", "seed must fit in 32 bits"),
     ],

@@ -369,3 +369,28 @@ def test_known_codes_give_the_losses_that_encoding_gives(known):
     for name, loss in losses.items():
         np.testing.assert_allclose(loss, expected[name], rtol=1e-6)
     assert ("bits_per_dim" in statistics) == (known == 2)
+
+
+def test_losses_of_crops_are_those_of_their_place():
+    model = make()
+    model.freeze("prior")
+    # As after training: what a code says depends on its neighbours.
+    rng = np.random.default_rng(0)
+    for decoder in model.decoders:
+        for variable in decoder.trainable_variables:
+            variable.assign(rng.normal(0, 0.5, variable.shape))
+    codes = [codes.astype("int32") for codes in model.encode(IMAGES)]
+    whole, _ = model.losses_and_statistics(IMAGES, LABELS, codes)
+    same, _ = model.losses_and_statistics(IMAGES, LABELS, codes, corner=np.zeros((12, 2), "int32"))
+    for name in ("decoder_1", "decoder_2"):
+        np.testing.assert_allclose(same[name], whole[name], rtol=1e-5)
+    corner = np.stack([np.arange(12) % 2 * 4, np.arange(12) % 3 * 4], axis=1).astype("int32")
+    crops = np.stack([image[y : y + 4, x : x + 4] for image, (y, x) in zip(IMAGES, corner, strict=True)])
+    lower = np.stack([g[y : y + 2, x : x + 2] for g, (y, x) in zip(codes[0], corner // 2, strict=True)])
+    found, _ = model.losses_and_statistics(crops, LABELS, codes, corner=corner)
+    expected = {
+        "decoder_1": model.decoders[0].log_prob(crops.astype("int32"), codes=codes[0], corner=corner),
+        "decoder_2": model.decoders[1].log_prob(lower, codes=codes[1], corner=corner // 2),
+    }
+    for name, log_prob in expected.items():
+        np.testing.assert_allclose(found[name], -np.mean(log_prob), rtol=1e-5)

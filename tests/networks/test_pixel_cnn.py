@@ -11,6 +11,7 @@ import tensorflow as tf
 from haim_tf.layers import CausalAttention2D, GatedResidualBlock, MaskedConv2D
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 from haim_tf.networks import PixelCNN
+from haim_tf.networks.pixel_cnn import crop_at
 from haim_tf.presets import list_models, load
 
 CODES_4 = Categorical(4)
@@ -75,6 +76,35 @@ def reach(height, width, kernel_size, include_center, wrap=False):
 
     # Wrapped, a position also stands left of the next row's start.
     return taps(dr, dc) | (taps(dr - 1, dc + width) if wrap else False)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_crop_is_conditioned_as_in_the_whole_grid(overlap):
+    network = randomize(make(codebook_size=5, upsampling=2, condition_overlap=overlap))
+    conditioning, x = make_conditioning(network, 3, 8, 12), make_grid(CODES_4, (3, 8, 12))
+    condition = network._conditioning(conditioning["codes"], None)[0]
+    corner = np.array([[0, 0], [4, 6], [2, 8]], "int32")
+    for given, (row, column), part in zip(condition, corner, crop_at(condition, corner, (4, 4)), strict=True):
+        np.testing.assert_array_equal(part, given[row : row + 4, column : column + 4])
+    # Where nothing is cut off, nothing changes.
+    whole = network(x, **conditioning, corner=np.zeros((3, 2), "int32"))
+    np.testing.assert_allclose(whole, network(x, **conditioning), rtol=1e-6)
+    # A crop's last corner sees neither more nor fewer pixels than in the whole grid; a wide first row would.
+    seen = network(x[:, 2:6, 4:8], **conditioning, corner=np.full((3, 2), (2, 4), "int32"))
+    cut = {"codes": conditioning["codes"][:, 1:3, 2:4]}
+    assert np.abs(seen - network(x[:, 2:6, 4:8], **cut)).max() > 1e-3
+
+
+def test_overlapping_conditioning_reaches_beyond_a_code_s_cell():
+    reaches = []
+    for overlap in (False, True):
+        network = make(codebook_size=5, upsampling=2, condition_overlap=overlap)
+        network.build()
+        grid = tf.Variable(np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype("float32"))
+        with tf.GradientTape() as tape:
+            cell = network.upsample(grid)[0, 2:4, 2:4]
+        reaches.append((np.abs(tape.gradient(cell, grid)[0]).max(axis=-1) > 0).sum())
+    assert reaches == [1, 9]
 
 
 def test_codes_reach_the_head_past_the_blocks():

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 import haim_tf
@@ -27,7 +28,14 @@ FLAGS = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    saved_model.export(haim_tf.load("debug"), folder / "debug", batch_sizes=[8])
+    config = haim_tf.load("debug").get_config()
+    config["prior"] = {**config["prior"], "label_dropout": 0.1}
+    model = haim_tf.HierarchicalModel.from_config(config)
+    rng = np.random.default_rng(0)
+    for weight in (model.prior.embed_label.embeddings, model.prior.last.kernel):  # Guidance tells.
+        weight.assign(rng.normal(0, 1, weight.shape))
+    model.sampling_defaults = {"temperature": [0.5, 0.9, 1.0], "guidance": 1.5}
+    saved_model.export(model, folder / "debug", batch_sizes=[8])
     server = Running(folder / "debug", folder / "log", "--replicas=1", "--max_batch_size=8")
     yield server
     server.stop()
@@ -71,16 +79,24 @@ def test_pick_sample_and_vary(server, browser, tmp_path):
     assert browser.title == "debug, version 1"
     select = Select(browser.find_element("id", "label"))
     assert [option.text for option in select.options][:2] == ["zero", "one"]
+    for name, own in (("temperature", "0.5 0.9 1"), ("guidance", "1.5")):
+        field = browser.find_element("id", name)
+        assert (field.get_attribute("placeholder"), field.get_attribute("value")) == (own, "")
+    _, answer = server.ask("/sample", {"instances": [{"label": 0, "seed": [0, i]} for i in range(8)]})
+    assert pictures(browser, "#samples") == [
+        base64.b64decode(x["image_bytes"]["b64"]) for x in answer["predictions"]
+    ]
     select.select_by_visible_text("seven")
     set_to("seed", 3)
     set_to("temperature", 0.8)
+    set_to("guidance", 4)
     first = pictures(browser, "#samples")
     browser.find_element("id", "sample").click()
     wait(lambda: status().startswith("Pick") and pictures(browser, "#samples") != first)
     shown = pictures(browser, "#samples")
     _, answer = server.ask(
         "/sample",
-        {"instances": [{"label": 7, "seed": [3, i], "temperature": 0.8} for i in range(8)]},
+        {"instances": [{"label": 7, "seed": [3, i], "temperature": 0.8, "guidance": 4} for i in range(8)]},
     )
     assert shown == [base64.b64decode(x["image_bytes"]["b64"]) for x in answer["predictions"]]
 
@@ -98,7 +114,7 @@ def test_pick_sample_and_vary(server, browser, tmp_path):
         assert found[1:] == [base64.b64decode(x["image_bytes"]["b64"]) for x in decoded["predictions"]]
     browser.save_screenshot(str(tmp_path / "page.png"))  # To look at: --basetemp says where.
 
-    set_to("temperature", -1)
+    set_to("temperature", 101)
     browser.find_element("id", "sample").click()
     wait(lambda: "temperature must be one number from 0.0 to 100.0" in status())
     errors = [x for x in browser.get_log("browser") if "favicon" not in str(x) and "400" not in str(x)]

@@ -14,21 +14,24 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "export"))
 from serving import exported, requests
 
-DESCRIPTION = {"num_classes": 10, "codebook_sizes": [8, 19]}
+# An export of before it knew the model's own sampling values; and one that does.
+BEFORE = {"num_classes": 10, "codebook_sizes": [8, 19]}
+DESCRIPTION = {**BEFORE, "sampling": {"temperature": [0.9, 0.8], "top_p": [1.0, 1.0], "guidance": 2.0}}
 SAMPLE = {
     "label": ("int32", ()),
     "seed": ("int32", (2,)),
     "temperature": ("float32", ()),
     "top_p": ("float32", ()),
 }
+GUIDED = {**SAMPLE, "guidance": ("float32", ())}
 CODES = {"codes_2": ("int32", (2, 2)), "seed": ("int32", (2,))}
 IMAGE = {"image": ("uint8", (2, 2, 1))}
 BYTES = {"image_bytes": ("string", ())}
 
 
-def parse(body, inputs=SAMPLE, max_examples=4):
+def parse(body, inputs=SAMPLE, max_examples=4, description=DESCRIPTION):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return requests.parse(body, inputs, ["image", "image_bytes"], DESCRIPTION, max_examples)
+    return requests.parse(body, inputs, ["image", "image_bytes"], description, max_examples)
 
 
 def test_examples_are_arrays_of_the_signatures_types():
@@ -38,13 +41,27 @@ def test_examples_are_arrays_of_the_signatures_types():
     assert names == ["image"]
     (example,) = examples
     assert {name: (x.dtype.name, x.shape) for name, x in example.items()} == SAMPLE
-    assert example["seed"].tolist() == [0, -5] and example["top_p"] == 1
+    assert example["seed"].tolist() == [0, -5] and example["temperature"] == 1 and example["top_p"] == -1
     assert parse({"instances": [{"label": 0, "seed": [0, 0]}]})[1] == ["image", "image_bytes"]
     ((example,), _) = parse({"instances": [{"image_bytes": {"b64": "aGk="}}]}, BYTES)
     assert example == {"image_bytes": b"hi"}
 
 
 GOOD = {"label": 1, "seed": [0, 1]}
+
+
+def test_the_models_own_sampling_values():
+    own = {"temperature": -1, "top_p": -1.0, "guidance": -1}
+    for instance in (GOOD, {**GOOD, **own}):
+        ((example,), _) = parse({"instances": [instance]}, GUIDED)
+        assert [example[name] for name in own] == [-1] * 3
+    ((example,), _) = parse({"instances": [{**GOOD, "guidance": 0}]}, GUIDED)
+    assert example["guidance"] == 0 and example["guidance"].dtype == np.float32
+    # An export of before.
+    ((example,), _) = parse({"instances": [GOOD]}, description=BEFORE)
+    assert example["temperature"] == example["top_p"] == 1
+    with pytest.raises(requests.RequestError, match="number from 0.0 to 100.0, got -1"):
+        parse({"instances": [{**GOOD, "temperature": -1}]}, description=BEFORE)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +94,12 @@ GOOD = {"label": 1, "seed": [0, 1]}
         ({"instances": [{**GOOD, "temperature": float("nan")}]}, "NaN is not a number in JSON"),
         (
             b'{"instances": [{"label": 1, "seed": [0, 1], "temperature": 1e999}]}',
-            "from 0.0 to 100.0, got inf",
+            "from 0.0 to 100.0, or -1 for the model's own, got inf",
         ),
         ({"instances": [{**GOOD, "temperature": -0.1}]}, "temperature must be one number"),
+        ({"instances": [{**GOOD, "temperature": [-1]}]}, r"got shape \[1\]"),
         ({"instances": [{**GOOD, "top_p": 0}]}, "top_p must be one number"),
+        ({"instances": [{**GOOD, "guidance": 1}]}, "unknown input 'guidance'"),
         ({"instances": [{**GOOD, "top_p": "high"}]}, "got 'high'"),
     ],
 )
@@ -138,18 +157,36 @@ def test_outputs_as_json():
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory):
+def debug():
     import haim_tf
+
+    model = haim_tf.load("debug")
+    model.sampling_defaults = {"temperature": [0.5, 0.4, 0.7], "top_p": [1.0, 1.0, 0.8]}
+    return model
+
+
+@pytest.fixture(scope="module")
+def exports(debug, tmp_path_factory):
     from haim_tf import saved_model
 
     folder = tmp_path_factory.mktemp("exports") / "debug"
-    saved_model.export(haim_tf.load("debug"), folder, batch_sizes=[1, 2, 4], warmup=False, xla=False)
+    saved_model.export(debug, folder, batch_sizes=[1, 2, 4], warmup=False, xla=False)
     return folder
 
 
-def test_batches_are_filled_up_to_compiled_sizes(exports, monkeypatch):
-    import haim_tf
+def test_what_is_absent_is_sampled_as_the_model_samples(debug, exports):
+    model = exported.Exported(exports, 1, max_batch_size=1)
+    plain = {"temperature": 1.0, "top_p": 1.0}
+    drawn = []
+    for given in ({}, plain):
+        body = json.dumps({"instances": [{"label": 3, "seed": [0, 0], **given}]})
+        (example,), _ = requests.parse(body, model.inputs["sample"], ["image"], model.description, 1)
+        drawn.append(model.run("sample", [example])[0]["image"])
+        np.testing.assert_array_equal(drawn[-1], debug.sample(1, 3, seed=0, **given)[0])
+    assert (drawn[0] != drawn[1]).any()
 
+
+def test_batches_are_filled_up_to_compiled_sizes(debug, exports, monkeypatch):
     model = exported.Exported(exports, 1, max_batch_size=3)
     assert model.sizes == [1, 2]  # 4 is too large.
     model = exported.Exported(exports, 1, max_batch_size=32)
@@ -158,7 +195,7 @@ def test_batches_are_filled_up_to_compiled_sizes(exports, monkeypatch):
         model._functions, "encode", lambda image: sizes.append(len(image)) or encode(image=image)
     )
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), "uint8")
-    expected = haim_tf.load("debug").encode(images)
+    expected = debug.encode(images)
     for count in (1, 2, 3, 4):
         found = model.run("encode", [{"image": x} for x in images[:count]])
         assert len(found) == count

@@ -43,7 +43,10 @@ def changed_model():
 
 @pytest.fixture(scope="module")
 def models():
-    return {1: haim_tf.load("debug"), 2: changed_model()}
+    models = {1: haim_tf.load("debug"), 2: changed_model()}
+    # What requests that ask for nothing else get.
+    models[1].sampling_defaults = {"temperature": [1.0, 0.6, 0.9], "top_p": 0.95}
+    return models
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,8 @@ def test_the_same_as_the_python_model(server, models, expected):
     assert server.ask("/ready") == (200, {"status": "ready", "version": 1})
     status, found = server.ask("/model")
     assert status == 200 and found["name"] == "debug" and "decode_level_2" in found["signatures"]
+    assert found["sampling"] == model.sampling_defaults
+    assert found["inputs"]["sample"] == ["label", "seed", "temperature", "top_p"]
     with ThreadPoolExecutor(6) as pool:
         for i, (status, version, image) in enumerate(pool.map(lambda i: sample(server, i), range(COUNT))):
             assert (status, version) == (200, 1)
@@ -148,13 +153,13 @@ def test_the_same_as_the_python_model(server, models, expected):
     np.testing.assert_allclose(values, model.log_prob(images[:3], 4), rtol=1e-4)
 
 
-def test_a_sheet_by_the_client(server, tmp_path):
+def test_a_sheet_by_the_client(server, models, tmp_path):
     where = (f"--server=127.0.0.1:{server.port}", f"--output={tmp_path / 'sheet.png'}")
     command = [sys.executable, REPOSITORY / "export/client.py", "--protocol=ray", "--labels=0,1", *where]
     done = subprocess.run([*command, "--num=5", "--columns=5"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    images = haim_tf.load("debug").sample(5, [0, 1, 0, 1, 0], seed=0)
+    images = models[1].sample(5, [0, 1, 0, 1, 0], seed=0)
     for i, image in enumerate(images):
         np.testing.assert_array_equal(sheet[:, 18 * i : 18 * i + 16], image)
     done = subprocess.run([*command[:-3], "--labels=99", *where], capture_output=True, text=True)
@@ -168,8 +173,8 @@ def malformed(image):
     wrong = {
         "label": [-1, 10, 2**31, 10**40, 1.5, True, None, "1", [], [1], {}, [[[]]]],
         "seed": [0, [0], [0, 1, 2], [0, 2**31], [0, 0.5], ["0", "1"], [[0, 1]], [0, [1]], None, {}, "01"],
-        "temperature": [-1, 101, 1e300, None, True, "1", [1], {}, float("nan"), float("inf"), [[]]],
-        "top_p": [0, -1, 1.01, None, False, "1", [1], {}, float("nan"), -float("inf"), [[]]],
+        "temperature": [-0.5, -2, 101, 1e300, None, True, "1", [1], {}, float("nan"), float("inf"), [[]]],
+        "top_p": [0, -0.5, 1.01, None, False, "1", [1], {}, float("nan"), -float("inf"), [[]]],
     }
     for name, values in wrong.items():
         for value in values:

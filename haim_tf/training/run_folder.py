@@ -17,34 +17,43 @@ class RunFolder:
     """What a training run writes, and how an interrupted run is found again.
 
     Every file is written beside its name and then renamed, so that killing the run at any moment leaves the
-    last whole state: `recipe.json`; `checkpoint.npz` (model, optimizer with its weight averages, random
-    state, position and log rows); `metrics.csv`; PNG sheets; `tensorboard/` where TensorBoard is installed.
+    last whole state: `recipe.json`; `data.json`; `checkpoint.npz` (model and its configuration, optimizer
+    with its weight averages, random state, position and log rows); `metrics.csv`; PNG sheets; `tensorboard/`
+    where TensorBoard is installed.
 
     Args:
         folder: made where absent.
         recipe: JSON-able; a folder with the run of another recipe is refused.
         resume: whether a run found there may be gone on with.
         writes: False: only read it and keep pace, as workers do whose chief writes.
+        data: what the run is trained on: `source`, `split` and `ImageData.fingerprint()`. A folder with a run
+            on other images is refused; the same images may have moved.
+
+    Attributes:
+        position: a dict, `stage` (0-based) and `step`, that the checkpoint has reached.
+        rows: of the log, dicts.
+        model_arguments: the model's configuration at that point, or `None` before the first checkpoint.
 
     Raises:
         ValueError: the folder holds something else, or may not be gone on with.
     """
 
-    def __init__(self, folder, recipe, resume=True, writes=True):
-        self.folder = pathlib.Path(folder)
+    def __init__(self, folder, recipe, resume=True, writes=True, data=None):
+        self.folder = pathlib.Path(folder).expanduser().absolute()
         self.recipe = recipe
         self.writes = writes
         self.position = {"stage": 0, "step": 0}
         self.rows = []
+        self.model_arguments = None
         self._state = None
         self._writer = None
         if writes:
-            self._claim(json.loads(json.dumps(recipe)), resume)
+            self._claim(json.loads(json.dumps(recipe)), resume, data)
         if (self.folder / "checkpoint.npz").exists():
-            self._read_checkpoint()
+            self.read_checkpoint()
 
-    def _claim(self, recipe, resume):
-        recipe_file = self.folder / "recipe.json"
+    def _claim(self, recipe, resume, data):
+        recipe_file, data_file = self.folder / "recipe.json", self.folder / "data.json"
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file: name a new folder")
         if self.folder.exists() and any(self.folder.iterdir()):
@@ -52,12 +61,27 @@ class RunFolder:
                 raise ValueError(f"{self.folder} exists and is not a training run: name a new folder")
             if read_json(recipe_file) != recipe:
                 raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
+            before = read_json(data_file) if data_file.exists() else data
+            changed = [key for key in data or () if key != "source" and before.get(key) != data[key]]
+            if changed:
+                raise ValueError(
+                    f"{self.folder} holds a run on other data: {changed[0]} was {before.get(changed[0])!r} "
+                    f"(of {before['source']}), got {data[changed[0]]!r} (of {data['source']}); name a new "
+                    "folder"
+                )
             if not resume:
                 raise ValueError(f"{self.folder} holds a run already: name a new folder, or resume it")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(recipe_file, recipe)
+        if data and not data_file.exists():
+            write_json(data_file, data)
 
-    def _read_checkpoint(self):
+    def read_checkpoint(self):
+        """Takes up what the checkpoint holds, which another process may have written.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         path = self.folder / "checkpoint.npz"
         try:
             with np.load(path) as saved:
@@ -66,10 +90,12 @@ class RunFolder:
         except Exception as error:  # A zip file cut short or overwritten fails in many ways.
             raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
         self.position, self.rows = meta["position"], meta["rows"]
+        self.model_arguments = meta.get("model")
 
     def save(self, model, stage, step, row=None):
         """Writes the checkpoint of a position, with a row of the log where one is given, then the log."""
         self.position = {"stage": stage, "step": step}
+        self.model_arguments = model.arguments
         if row:
             self.rows.append(row)
         self._state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
@@ -77,7 +103,8 @@ class RunFolder:
             return
         if row:
             self._log_to_tensorboard(row)
-        meta = json.dumps({"position": self.position, "rows": self.rows})
+        meta = {"position": self.position, "rows": self.rows, "model": self.model_arguments}
+        meta = json.dumps(meta)
         write_file(self.folder / "checkpoint.npz", lambda file: np.savez(file, meta=meta, **self._state))
         write_file(self.folder / "metrics.csv", self._write_log)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import haim_tf
-from haim_tf import code_cache
 from haim_tf.data import ImageData
+from haim_tf.training import code_cache
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import haim_tf
-from haim_tf import code_cache, training
+from haim_tf import training
+from haim_tf.training import code_cache
 
 RECIPE = {
     "model": {
@@ -91,7 +92,10 @@ def test_a_run_leaves_a_preset_a_log_and_pictures(whole_run, data):
     assert [(row["stage"], row["step"]) for row in rows] == [
         ("0", "3"), ("0", "6"), ("1", "3"), ("1", "6"), ("1", "9"),
     ]  # fmt: skip
-    assert float(rows[-1]["holdout_bits_per_dim_total"]) < float(rows[0]["holdout_bits_per_dim_total"])
+    assert float(rows[1]["holdout_loss_autoencoder_1"]) < float(rows[0]["holdout_loss_autoencoder_1"])
+    assert float(rows[-1]["holdout_bits_per_dim_total"]) < float(rows[2]["holdout_bits_per_dim_total"])
+    parts = [float(rows[-1][f"holdout_bits_per_dim_{name}"]) for name in ("level_1", "prior", "total")]
+    np.testing.assert_allclose(parts[0] + parts[1], parts[2], rtol=1e-6)
     metadata = json.loads((folder / "preset" / "metadata.json").read_text())
     assert metadata["pretrained"] and metadata["training"]["images_seen"] == [48, 72]
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
@@ -195,9 +199,9 @@ def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
     losses = haim_tf.HierarchicalModel.losses_and_statistics
     encode_all = code_cache._encode_all
 
-    def spy(self, images, labels=None, codes=None, training=False):
+    def spy(self, images, labels=None, codes=None, corner=None, training=False):
         seen.append((images.shape[1:3], None if codes is None else [c.shape[1:] for c in codes]))
-        return losses(self, images, labels, codes, training)
+        return losses(self, images, labels, codes, corner, training)
 
     monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
     monkeypatch.setattr(code_cache, "_encode_all", lambda *args: encoded.append(1) or encode_all(*args))
@@ -206,17 +210,20 @@ def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
     assert [s for s, _ in itertools.groupby(seen)] == [
         ((8, 8), None),
         ((8, 8), [(4, 4)]),
-        ((4, 4), [(2, 2)]),
+        ((4, 4), [(4, 4)]),
     ]
     assert len(encoded) == 1
-    rows = rows_of(tmp_path / "run")
-    bits = [float(row["holdout_bits_per_dim_level_1"]) for row in rows]
-    # Nearly: the first row's codes are not yet those of the averaged weights.
-    assert abs(bits[0] - bits[1]) < 1e-3 and bits[1] > bits[2]
+    # Each row holds what its stage trains, and nothing else.
+    held = [{name for name, x in row.items() if x and "holdout" in name} for row in rows_of(tmp_path / "run")]
+    assert held == [
+        {"holdout_loss_autoencoder_1"},
+        {"holdout_bits_per_dim_prior"},
+        {"holdout_bits_per_dim_level_1"},
+    ]
 
 
 def test_a_flat_model_learns_on_crops(data, tmp_path, monkeypatch):
-    model = {**RECIPE["model"], "levels": []}
+    model = {**RECIPE["model"], "levels": [], "prior": {"width": 8, "blocks": 2}}
     stages = [{"train": ["prior"], "steps": 3, "learning_rate": 0.01, "crop": 4}]
     losses, seen = haim_tf.HierarchicalModel.losses_and_statistics, []
 
@@ -299,3 +306,166 @@ def test_a_damaged_checkpoint_is_named(whole_run, data, tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="damaged"):
         training.train(recipe, data, tmp_path, verbose=False)
+
+
+def test_crops_are_not_for_attention(data, tmp_path):
+    level = {**RECIPE["model"]["levels"][0], "decoder": {"width": 8, "blocks": 1, "attention": [0]}}
+    model = {**RECIPE["model"], "levels": [level]}
+    stage = {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "crop": 4}
+    with pytest.raises(ValueError, match="without attention"):
+        training.train(
+            training.read_recipe({**RECIPE, "model": model, "stages": [stage]}), data, tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_rare_codes_go_before_networks_learn(data, tmp_path, monkeypatch):
+    recipe = training.read_recipe({**RECIPE, "rare_codes_below": 0.9})
+    saves, save = [], training.RunFolder.save
+
+    def spy(self, model, stage, step, row=None):
+        save(self, model, stage, step, row)
+        saves.append((stage, model.codebook_sizes[0]))
+        if len(saves) == 4:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.RunFolder, "save", spy)
+        with pytest.raises(KilledError):
+            training.train(recipe, data, tmp_path / "run", verbose=False)
+    size = saves[-1][1]
+    # Two intervals with all codes, the end of the stage without the rare ones, and on with these.
+    assert 2 <= size < 8 and saves == [(0, 8), (0, 8), (1, size), (1, size)]
+    model = training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert model.codebook_sizes == [size]
+    assert haim_tf.load(tmp_path / "run" / "preset").codebook_sizes == [size]
+
+
+def test_batch_sizes_and_averages_are_a_stage_s_own(data, tmp_path, monkeypatch):
+    stages = [
+        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["prior"], "steps": 3, "learning_rate": 0.01, "batch_size": 16, "ema": 0.5},
+        {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "ema": None},
+    ]
+    seen, compiled = [], []
+    batches, compile_ = haim_tf.data.Batches, haim_tf.HierarchicalModel.compile
+
+    def spy(data, batch_size, **kwargs):
+        seen.append(batch_size)
+        return batches(data, batch_size, **kwargs)
+
+    def spy_compile(self, optimizer, **kwargs):
+        compiled.append(optimizer.ema_momentum if optimizer.use_ema else None)
+        compile_(self, optimizer, **kwargs)
+
+    monkeypatch.setattr(haim_tf.data, "Batches", spy)
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "compile", spy_compile)
+    training.train(training.read_recipe({**RECIPE, "stages": stages}), data, tmp_path / "run", verbose=False)
+    assert seen == [8, 16, 8]
+    assert compiled == [None, 0.5, None]
+    metadata = json.loads((tmp_path / "run" / "preset" / "metadata.json").read_text())
+    assert metadata["training"]["images_seen"] == [24, 48, 24]
+
+
+def test_an_average_reaches_back_a_tenth_of_the_steps_at_most():
+    variable = keras.Variable([0.0])
+    optimizer = training.stages.AveragingAdam(1.0, use_ema=True, ema_momentum=0.99)
+    optimizer.build([variable])
+    values, average = [], 0.0
+    for step in range(1, 300):
+        optimizer.apply([keras.ops.ones((1,))], [variable])
+        values.append(float(variable[0]))
+        momentum = min(0.99, (1 + step) / (10 + step)) if step > 1 else 0.0
+        average = momentum * average + (1 - momentum) * values[-1]
+    optimizer.finalize_variable_values([variable])
+    np.testing.assert_allclose(float(variable[0]), average, rtol=0.02)
+    again = type(optimizer).from_config(optimizer.get_config())
+    assert again.get_config()["ema_momentum"] == 0.99
+
+
+@pytest.mark.parametrize("worse", ["averaged", "last"])
+def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypatch, worse):
+    figures = training.held_out.HeldOut.figures
+    calls = []
+
+    def rigged(self, model):
+        calls.append(model.prior.last.bias.numpy().copy())
+        found = figures(self, model)
+        # The last call of a stage is that of the averaged weights.
+        return {name: (len(calls) == 2) == (worse == "averaged") and 2.0 or 1.0 for name in found}
+
+    monkeypatch.setattr(training.held_out.HeldOut, "figures", rigged)
+    stage = {"train": ["prior"], "steps": 3, "learning_rate": 0.05}
+    recipe = training.read_recipe({**RECIPE, "ema": 0.9, "stages": [stage]})
+    model = training.train(recipe, data, tmp_path / "run", verbose=False)
+    last, averaged = calls
+    assert np.abs(last - averaged).max() > 0
+    np.testing.assert_allclose(model.prior.last.bias, last if worse == "averaged" else averaged, rtol=1e-6)
+
+
+def test_a_diverging_run_stops_with_its_last_finite_checkpoint(data, tmp_path):
+    stages = [
+        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["decoder_1"], "steps": 3, "learning_rate": 1e18},
+    ]
+    recipe = training.read_recipe({**RECIPE, "ema": None, "clip_norm": None, "stages": stages})
+    with pytest.raises(ValueError, match="out of bounds in stage 2, by step 3.*lower learning_rate"):
+        training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run" / "preset").exists()
+    with np.load(tmp_path / "run" / "checkpoint.npz") as saved:
+        assert json.loads(str(saved["meta"]))["position"] == {"stage": 1, "step": 0}
+        assert all(np.isfinite(saved[name]).all() for name in saved.files if name != "meta")
+
+
+def with_names(path, tmp_path, names, labels=None):
+    with np.load(path) as saved:
+        images, known = saved["images"], saved["labels"]
+    np.savez(
+        tmp_path / "named.npz", images=images, labels=known if labels is None else labels, class_names=names
+    )
+    return tmp_path / "named.npz"
+
+
+@pytest.mark.parametrize(
+    "names, labels, message",
+    [
+        (["a", "b"], 0, "num_classes=3, but .* has 2 classes: a, b"),
+        (["a", "b", "c", "d"], 3, "num_classes=3, but .* has 4 classes"),
+    ],
+)
+def test_other_classes_than_the_recipe_s_are_refused_before_step_1(data, tmp_path, names, labels, message):
+    source = with_names(data, tmp_path, names, np.full(96, labels))
+    with pytest.raises(ValueError, match=message):
+        training.train(training.read_recipe(RECIPE), source, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unconditional_recipe_leaves_labels_out(data, tmp_path):
+    model = {**RECIPE["model"], "num_classes": None}
+    stage = {"steps": 3, "learning_rate": 0.01}
+    recipe = training.read_recipe({**RECIPE, "model": model, "stages": [stage]})
+    model = training.train(recipe, with_names(data, tmp_path, ["a", "b", "c"]), tmp_path / "run")
+    assert model.num_classes is None and model.class_names is None
+    assert "holdout_bits_per_dim_total" in rows_of(tmp_path / "run")[0]
+
+
+def test_a_run_stays_with_its_data(whole_run, data, tmp_path):
+    folder, _ = whole_run
+    recipe = training.read_recipe(RECIPE)
+    with np.load(data) as saved:
+        images, labels = saved["images"].copy(), saved["labels"]
+    np.savez(tmp_path / "moved.npz", images=images, labels=labels)
+    training.train(recipe, tmp_path / "moved.npz", folder, verbose=False)
+    images[5] = 255 - images[5]
+    np.savez(tmp_path / "other.npz", images=images, labels=labels)
+    before = (folder / "preset" / "metadata.json").read_bytes()
+    for source in (tmp_path / "other.npz", with_names(data, tmp_path, ["a", "b", "c"])):
+        with pytest.raises(ValueError, match="run on other data"):
+            training.train(recipe, source, folder, verbose=False)
+    assert (folder / "preset" / "metadata.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", [-1, 3_000_000_000, 1.5, True])
+def test_a_seed_that_nothing_can_draw_with_is_refused(seed):
+    with pytest.raises(ValueError, match="seed must be an int in 0..2147483647"):
+        training.read_recipe({**RECIPE, "seed": seed})

@@ -1,0 +1,7 @@
+"""Training by a recipe: staged, logged, checkpointed, and resumable after being killed at any moment."""
+
+from haim_tf.training.recipe import read_recipe
+from haim_tf.training.run_folder import RunFolder
+from haim_tf.training.stages import train
+
+__all__ = ["RunFolder", "read_recipe", "train"]

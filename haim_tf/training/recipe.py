@@ -1,0 +1,162 @@
+"""Recipes: everything that a training needs to know but the data.
+
+A recipe is a JSON file (or dict):
+
+    {"model": {...},              arguments of HierarchicalModel
+     "seed": 0, "batch_size": 32, "flip": true, "holdout": 1000, "interval": 250,
+     "precision": "mixed_bfloat16", "ema": 0.99, "clip_norm": 1.0, "rare_codes_below": 0.1,
+     "stages": [{"train": ["codes"], "steps": 3000, "learning_rate": 0.001, "warmup": 200}, ...],
+     "variants": {"flat": {...}}} named sets of other values for the keys above, such as a baseline's
+
+Each stage trains the named parts (see `HierarchicalModel.freeze`) with a fresh Adam, linear warm-up and
+cosine decay; `batch_size` and `ema` may be a stage's own.
+
+- **Averages.** With `ema` a stage ends with the moving average of its weights, which reaches back 1 / (1 -
+  `ema`) steps, though never more than about a tenth of the steps so far; where images are held out, with the
+  better of the average and the last weights. Stages that train codes have none: an averaged encoder and its
+  codebook would drift apart.
+- **Codes.** Stages that leave the codes as they are read them from `codes.npz`, which the first of them
+  writes; with `flip` those of the mirrored images too. Networks that are trained first then start from the
+  codebooks (see `HierarchicalModel.embed_by_codebooks`).
+- **Rare codes.** After the last stage that trains codes, those rarer than `rare_codes_below` of uniform usage
+  are dropped (see `models.without_rare_codes`); by default none is.
+- **Crops.** With `"crop": 32` a stage that trains main decoders learns on random squares of 32 pixels,
+  aligned to the codes. Not with attention, which counts positions.
+- **Held-out images.** The last `holdout` training images are kept out; every `interval` steps the bits/dim of
+  (at most 256 of) them under the trained networks, and the loss of the trained autoencoders, are logged.
+"""
+
+import pathlib
+
+from haim_tf.files import read_json
+
+DEFAULTS = {
+    "seed": 0,
+    "batch_size": 32,
+    "flip": False,
+    "holdout": 0,
+    "interval": 250,
+    "precision": "float32",
+    "ema": None,
+    "clip_norm": 1.0,
+    "rare_codes_below": 0.0,
+    "variants": {},
+}
+STAGE_DEFAULTS = {"train": None, "warmup": 0, "crop": None}
+# What a stage may have of its own.
+STAGE_OVERRIDES = ("batch_size", "ema")
+
+SMOKE_STEPS = 4
+# Seeds of samples are 32-bit.
+MAX_SEED = 2**31 - 1
+
+
+def read_recipe(source, variant=None, smoke=False):
+    """A recipe with its defaults filled in.
+
+    Args:
+        source: a dict, the path of a JSON file, or the name of a zoo entry that has a `recipe.json`.
+        variant: name of one of the recipe's `variants`, or `None` for the recipe itself.
+        smoke: whether to cut every stage down to a few steps of a few images, to try the whole path.
+
+    Raises:
+        ValueError, FileNotFoundError: not a recipe, unknown or missing keys.
+    """
+    if not isinstance(source, dict):
+        source = read_json(_find_recipe(source))
+    recipe = {**DEFAULTS, **source}
+    variants = recipe.pop("variants")
+    if variant is not None:
+        if variant not in variants:
+            raise ValueError(f"unknown variant {variant!r}; this recipe has {sorted(variants)}")
+        recipe.update(variants[variant])
+    unknown = set(recipe) - set(DEFAULTS) - {"model", "stages"}
+    if unknown or "model" not in recipe or not recipe.get("stages"):
+        raise ValueError(
+            f"a recipe has 'model', 'stages' and may have {sorted(DEFAULTS)}; got keys {sorted(source)}"
+        )
+    seed = recipe["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"a recipe's seed must be an int in 0..{MAX_SEED}, got {seed!r}")
+    stages = []
+    for stage in recipe["stages"]:
+        unknown = set(stage) - set(STAGE_DEFAULTS) - set(STAGE_OVERRIDES) - {"steps", "learning_rate"}
+        if unknown or "steps" not in stage or "learning_rate" not in stage:
+            raise ValueError(
+                "a stage has 'steps', 'learning_rate' and may have 'train' (part names; all by default), "
+                f"'warmup', 'crop', {' and '.join(map(repr, STAGE_OVERRIDES))}; got {stage}"
+            )
+        own = {name: recipe[name] for name in STAGE_OVERRIDES}
+        stages.append({**STAGE_DEFAULTS, **own, **stage})
+    if smoke:
+        stages = [{**stage, "steps": SMOKE_STEPS, "warmup": 0, "batch_size": 8} for stage in stages]
+        recipe.update(holdout=8, interval=SMOKE_STEPS // 2)
+    for stage in stages:
+        if stage["steps"] < 1 or stage["steps"] % recipe["interval"]:
+            raise ValueError(
+                "the steps of each stage must be a positive multiple of "
+                f"interval {recipe['interval']}, got {stage}"
+            )
+    recipe["stages"] = stages
+    return recipe
+
+
+def _find_recipe(source):
+    path = pathlib.Path(source)
+    if path.is_file():
+        return path
+    from importlib import resources
+
+    entry = pathlib.Path(str(resources.files("haim_tf.zoo"))) / str(source) / "recipe.json"
+    if not entry.is_file():
+        raise FileNotFoundError(f"no recipe: {source!r} is neither a file nor a zoo entry with a recipe.json")
+    return entry
+
+
+def check_recipe(recipe, model, images):
+    """Everything about a recipe that its model and its data can tell before the first step.
+
+    Args:
+        recipe: as `read_recipe` returns.
+        model: the `HierarchicalModel` of it.
+        images: the `ImageData` to train on.
+
+    Raises:
+        ValueError: parts that the model does not have, crops where they cannot be, labels or classes that do
+            not fit, too few images.
+    """
+    for stage in recipe["stages"]:
+        trained = model.parts_named(stage["train"] or model.parts)
+        if not stage["crop"]:
+            continue
+        networks = [part for name, part in model.parts.items() if name in trained]
+        codes = trained & model.parts_named(["codes"])
+        if codes or ("prior" in trained and model.num_levels):
+            raise ValueError(
+                f"crop is for stages that train main decoders (or a flat model) only, got {stage}"
+            )
+        if any(network.attention for network in networks):
+            raise ValueError(
+                f"crop is for networks without attention, which would learn at wrong positions, got {stage}"
+            )
+    if recipe["holdout"] and not 0 < recipe["holdout"] < len(images):
+        raise ValueError(f"holdout must leave images to train on, got {recipe['holdout']} of {len(images)}")
+    check_labels(model.num_classes, images)
+
+
+def check_labels(num_classes, images):
+    """A ValueError unless the labels and class names of an `ImageData` fit a number of classes."""
+    if num_classes is None:
+        return
+    if images.labels is None:
+        raise ValueError(f"the model has num_classes={num_classes}, but {images.name} has no labels")
+    if images.class_names is not None and len(images.class_names) != num_classes:
+        raise ValueError(
+            f"the model has num_classes={num_classes}, but {images.name} has {len(images.class_names)} "
+            f"classes: {', '.join(images.class_names[:8])}{', ...' if len(images.class_names) > 8 else ''}"
+        )
+    if images.labels.max() >= num_classes:
+        raise ValueError(
+            f"the model has num_classes={num_classes}, but {images.name} has labels up to "
+            f"{images.labels.max()}"
+        )

@@ -1,0 +1,306 @@
+"""`train`: the stages of a recipe one after the other, from whatever point an earlier run reached."""
+
+import math
+import sys
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+from haim_tf import data as haim_data
+from haim_tf import presets, replicas
+from haim_tf.models import HierarchicalModel, without_rare_codes
+from haim_tf.training.code_cache import cached_codes
+from haim_tf.training.held_out import HeldOut
+from haim_tf.training.recipe import check_recipe
+from haim_tf.training.run_folder import RunFolder
+
+# How many training images, evenly spaced, tell which codes are rare.
+RARE_CODES_IMAGES = 10_000
+
+
+def train(recipe, source, output, split="train", resume=True, verbose=True, strategy="none"):
+    """Trains a model by a recipe, or goes on with a run that was interrupted.
+
+    The output folder holds `recipe.json`, `data.json` (what it is trained on), `metrics.csv`,
+    `checkpoint.npz` (replaced atomically) and at the end `preset/`, which `haim_tf.load` reads.
+
+    Args:
+        recipe: as `read_recipe` returns.
+        source, split: what `haim_tf.data.load` reads.
+        output: the run's folder, made where absent.
+        resume: whether a folder that holds an unfinished run may be gone on with.
+        verbose: whether to report progress.
+        strategy: "none"; "mirrored", all devices of this machine; or "multi_worker", all machines that
+            `TF_CONFIG` names (see `docs/distributed.md`). The recipe's batch is shared by the devices.
+
+    Returns:
+        The trained `HierarchicalModel` (float32).
+
+    Raises:
+        ValueError: a folder that holds something else, or the run of another recipe or other data; data that
+            does not fit the recipe; a strategy that cannot be had here; a loss that is no longer finite (the
+            last finite checkpoint stays).
+    """
+    strategy = replicas.strategy_named(strategy)
+    chief = replicas.is_chief(strategy)
+    verbose = verbose and chief
+    images = haim_data.load(source, split, image_shape=tuple(recipe["model"]["image_shape"]))
+    check_recipe(recipe, HierarchicalModel(**recipe["model"]), images)
+    known = {"source": str(source), "split": split, **images.fingerprint()}
+    run = RunFolder(output, recipe, resume, writes=chief, data=known)
+    replicas.wait(strategy, run.position.values())
+    model = _current_model(run, recipe, strategy)
+    kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
+
+    first_step = 0
+    for number, stage in enumerate(recipe["stages"]):
+        if number >= run.position["stage"]:
+            _train_stage(model, recipe, number, first_step, kept, held, run, verbose, strategy)
+            model = _current_model(run, recipe, strategy)
+        first_step += stage["steps"]
+    run.restore(model)
+    trained = HierarchicalModel(**(run.model_arguments or recipe["model"]))
+    trained.set_weights(model.get_weights())
+    trained.class_names = images.class_names if trained.num_classes else None
+    if chief:
+        _write_preset(run, recipe, trained, images)
+    replicas.wait(strategy)  # A worker that left would take the chief with it.
+    return trained
+
+
+def _current_model(run, recipe, strategy):
+    """A model of the configuration that the run has reached: codes may have been dropped on the way."""
+    keras.utils.set_random_seed(recipe["seed"])
+    with replicas.scope(strategy):
+        model = HierarchicalModel(**(run.model_arguments or recipe["model"]), dtype=recipe["precision"])
+    run.restore(model)
+    return model
+
+
+def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, strategy):
+    stage = recipe["stages"][number]
+    trained = _trained_parts(model, stage)
+    model.unfreeze()
+    model.freeze(*(set(model.parts) - trained))
+    with replicas.scope(strategy):
+        model.compile(_optimizer(stage, _trains_codes(model, stage)), clip_norm=recipe["clip_norm"])
+        model.optimizer.build(model.trainable_variables)
+    done = run.position["step"] if run.position["stage"] == number else 0
+    if done:
+        run.restore(model)
+    else:
+        model.embed_by_codebooks(*_fresh_networks(model, recipe, number))
+    interval = recipe["interval"]
+    batches = haim_data.Batches(
+        kept,
+        stage["batch_size"],
+        flip=recipe["flip"],
+        seed=recipe["seed"],
+        start_step=first_step + done,
+        labels=model.num_classes is not None,
+        codes=_codes(model, recipe, stage, kept, run, verbose, strategy),
+        crop=stage["crop"],
+    )
+    watched = None if held is None or not run.writes else HeldOut(model, held, trained)
+    if done < stage["steps"]:
+        steps = {
+            "steps_per_epoch": interval,
+            "initial_epoch": done // interval,
+            "epochs": stage["steps"] // interval,
+            "callbacks": [_Checkpoint(run, recipe, number, watched, verbose)],
+        }
+        if strategy is None:
+            model.fit(batches, shuffle=False, verbose=0, **steps)
+        else:
+            replicas.fit(model, strategy, batches, **steps)
+    else:
+        # Killed between its last step and here: what fit does last is still to be done.
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    if watched and model.optimizer.use_ema:
+        _keep_the_better(model, watched, run, number, verbose)
+    if recipe["rare_codes_below"] and _codes_are_final(model, recipe, number):
+        model = _prune(model, recipe, kept, verbose)
+    run.save(model, number + 1, 0)
+    if run.writes:
+        _save_pictures(model, kept if held is None else held, run, number, first_step + stage["steps"])
+    replicas.wait(strategy)
+    run.read_checkpoint()
+
+
+def _trained_parts(model, stage):
+    return model.parts_named(stage["train"] or model.parts)
+
+
+def _trains_codes(model, stage):
+    return bool(_trained_parts(model, stage) & model.parts_named(["codes"]))
+
+
+def _codes_are_final(model, recipe, number):
+    """Whether a stage is the last one that trains codes."""
+    training = [_trains_codes(model, stage) for stage in recipe["stages"]]
+    return training[number] and not any(training[number + 1 :])
+
+
+def _keep_the_better(model, watched, run, number, verbose):
+    """Averaged weights are in place now; the last ones, from the checkpoint, replace them where better."""
+    averaged = watched.figures(model)
+    last = [row for row in run.rows if row["stage"] == number][-1]
+    before, after = (sum(found[name] for name in averaged) for found in (last, averaged))
+    better = "averaged" if after <= before else "last"
+    if better == "last":
+        run.restore(model)
+    if verbose:
+        text = "  ".join(f"{name} {last[name]:.4g} -> {value:.4g}" for name, value in averaged.items())
+        print(f"stage {number + 1} done; averaging weights: {text}; the {better} ones are kept", flush=True)
+
+
+def _prune(model, recipe, kept, verbose):
+    """The model without its rare codes, in the recipe's precision."""
+    typical = kept.images[np.linspace(0, len(kept) - 1, min(len(kept), RARE_CODES_IMAGES)).astype(int)]
+    smaller = without_rare_codes(model, typical, recipe["rare_codes_below"])
+    if verbose:
+        print(f"codes in use: {smaller.codebook_sizes} of {model.codebook_sizes}", flush=True)
+    pruned = HierarchicalModel.from_config({**smaller.get_config(), "dtype": recipe["precision"]})
+    pruned.set_weights(smaller.get_weights())
+    return pruned
+
+
+def _fresh_networks(model, recipe, number):
+    """The parts that a stage is the first to train, where it leaves the codes as earlier stages made them."""
+    stages = recipe["stages"]
+    trained = _trained_parts(model, stages[number])
+    earlier = [_trained_parts(model, stage) for stage in stages[:number]]
+    codes = model.parts_named(["codes"])
+    if trained & codes or not codes <= set().union(*earlier):
+        return set()
+    return trained.difference(*earlier)
+
+
+def _codes(model, recipe, stage, kept, run, verbose, strategy):
+    """The images' codes, up to where the stage needs them, or `None` where it trains them (or has none)."""
+    if _trains_codes(model, stage) or not model.num_levels:
+        return None
+    # The chief computes and writes them, then the others read them.
+    if not run.writes:
+        replicas.wait(strategy)
+    codes = cached_codes(model, kept, run.folder / "codes.npz", recipe["flip"], verbose)
+    if run.writes:
+        replicas.wait(strategy)
+    if stage["crop"]:
+        codes = codes[: max(int(name.rpartition("_")[2]) for name in _trained_parts(model, stage))]
+    return codes
+
+
+def _optimizer(stage, trains_codes):
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if stage["warmup"] else stage["learning_rate"],
+        decay_steps=max(stage["steps"] - stage["warmup"], 1),
+        alpha=0.01,
+        warmup_target=stage["learning_rate"] if stage["warmup"] else None,
+        warmup_steps=stage["warmup"],
+    )
+    ema = None if trains_codes else stage["ema"]
+    return AveragingAdam(schedule, beta_2=0.99, use_ema=ema is not None, ema_momentum=ema or 0.0)
+
+
+@keras.saving.register_keras_serializable(package="haim_tf")
+class AveragingAdam(keras.optimizers.Adam):
+    """Adam whose moving average of the weights warms up: it reaches back `1 / (1 - ema_momentum)` steps, but
+    never more than about a tenth of the steps so far, as `tf.train.ExponentialMovingAverage` with
+    `num_updates` does."""
+
+    @property
+    def ema_momentum(self):
+        if not self.built:
+            return self._ema_momentum
+        steps = ops.cast(self.iterations, "float32")
+        return ops.minimum(self._ema_momentum, (1.0 + steps) / (10.0 + steps))
+
+    @ema_momentum.setter
+    def ema_momentum(self, value):
+        self._ema_momentum = value
+
+    def get_config(self):
+        return {**super().get_config(), "ema_momentum": self._ema_momentum}
+
+
+class _Checkpoint(keras.callbacks.Callback):
+    """At the end of each interval: held-out figures, a row of the log, the checkpoint, a progress line."""
+
+    def __init__(self, run, recipe, stage, watched, verbose):
+        super().__init__()
+        self.run, self.stage, self.watched = run, stage, watched
+        self.interval, self.batch_size = recipe["interval"], recipe["stages"][stage]["batch_size"]
+        self.steps = recipe["stages"][stage]["steps"]
+        # On a terminal a bar moves within the interval; elsewhere one line an interval is enough.
+        self.show_line, self.show_bar = verbose, verbose and sys.stdout.isatty()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.time()
+        if self.show_bar:
+            self.bar = keras.utils.Progbar(self.interval)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.show_bar:
+            self.bar.update(batch + 1, [("loss", float(logs["loss"]))], finalize=False)
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.time() - self.started
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        if self.watched is not None:
+            logs.update(self.watched.figures(self.model))
+        step = (epoch + 1) * self.interval
+        row = {"stage": self.stage, "step": step, "seconds": round(seconds, 1), **logs}
+        _check_finite(self.model, row)
+        self.run.save(self.model, self.stage, step, row)
+        if self.show_line:
+            shown = {k: v for k, v in logs.items() if k.startswith(("loss_", "holdout", "perplexity"))}
+            text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+            rate = self.interval * self.batch_size / seconds
+            place = f"stage {self.stage + 1} step {step}/{self.steps}"
+            print(f"{place}  {rate:.0f} images/s  {text}", flush=True)
+
+
+def _check_finite(model, row):
+    """A ValueError where training has gone out of bounds: nothing of that is to be kept."""
+    wrong = [name for name, value in row.items() if not math.isfinite(value)]
+    wrong += [v.path for v in model.trainable_variables if not np.isfinite(ops.convert_to_numpy(v)).all()]
+    if wrong:
+        raise ValueError(
+            f"training went out of bounds in stage {row['stage'] + 1}, by step {row['step']}: {wrong[0]} is "
+            "not finite. The checkpoint before stays; a lower learning_rate, or more warmup, is wanted"
+        )
+
+
+def _save_pictures(model, images, run, stage, step):
+    """Sheets of what the stage taught: reconstructions by every level's codes, and samples."""
+    trained = _trained_parts(model, run.recipe["stages"][stage])
+    originals = images.images[np.arange(min(16, len(images)))]
+    rows = [originals]
+    for level in filter(model.has_auxiliary, range(1, model.num_levels + 1)):
+        rows.append(model.reconstruct(originals, level=level, decoder="auxiliary"))
+    if len(rows) > 1:
+        run.save_picture("reconstructions", np.concatenate(rows), len(originals), step)
+    networks = set(model.parts_named(["decoders", "prior"]))
+    seen = set().union(*(_trained_parts(model, s) for s in run.recipe["stages"][: stage + 1]))
+    if trained & networks and networks <= seen and keras.backend.backend() == "tensorflow":
+        run.save_picture("samples", model.sample(64, seed=run.recipe["seed"]), 8, step)
+
+
+def _write_preset(run, recipe, model, images):
+    """Writes the trained model as `preset/`, with how it was trained."""
+    steps = [stage["steps"] for stage in recipe["stages"]]
+    metadata = {
+        "pretrained": True,
+        "dataset": {"name": images.name},
+        "training": {
+            "steps": steps,
+            "images_seen": [stage["steps"] * stage["batch_size"] for stage in recipe["stages"]],
+            "hours": round(sum(row["seconds"] for row in run.rows) / 3600, 2),
+            "precision": recipe["precision"],
+            "backend": keras.backend.backend(),
+        },
+    }
+    presets.save_to_preset(model, run.folder / "preset", metadata=metadata, overwrite=True)
