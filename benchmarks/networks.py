@@ -64,7 +64,7 @@ PARTS = {
             "base": {},
             "wider": {"width": 136, "blocks": 6},
             "deeper": {"width": 96, "blocks": 12, "attention": [1, 3, 5, 7, 9, 11]},
-            "batch 128, a quarter of the steps": {"Batch": 128},
+            "batch 128": {"Batch": 128},
             "dropout 0": {"dropout": 0.0},
             "dropout 0.2": {"dropout": 0.2},
             "labels dropped 1 in 10": {"label_dropout": 0.1},

@@ -20,7 +20,7 @@ pixels, which does not know that codes are a function of the image.
 import numpy as np
 from keras import ops
 
-from haim_tf.layers.residual import require_positive_integers
+from haim_tf.checks import require_positive_integers
 from haim_tf.models import inputs
 from haim_tf.sampling import seed_pairs
 

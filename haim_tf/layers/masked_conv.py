@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from haim_tf.layers.residual import require_positive_integers
+from haim_tf.checks import require_positive_integers
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")

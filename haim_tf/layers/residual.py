@@ -3,16 +3,7 @@
 import keras
 from keras import ops
 
-
-def require_positive_integers(**values):
-    """Raises a ValueError that names the first argument that is not an integer of at least 1.
-
-    Example:
-        >>> require_positive_integers(width=64, blocks=2)
-    """
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+from haim_tf.checks import require_positive_integers
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")

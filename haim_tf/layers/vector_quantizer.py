@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from haim_tf import replicas
-from haim_tf.layers.residual import require_positive_integers
+from haim_tf.checks import require_positive_integers
 
 # A code counts as active when its share of the moving average counts is at least this part of uniform (1/K).
 ACTIVE_SHARE = 0.01

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from haim_tf.layers.residual import require_positive_integers
+from haim_tf.checks import require_positive_integers
 from haim_tf.models import inputs
 from haim_tf.sampling import Sampler, seed_pairs
 

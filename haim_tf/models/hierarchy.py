@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from haim_tf.layers.residual import require_positive_integers
+from haim_tf.checks import require_positive_integers
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 from haim_tf.models import inputs
 from haim_tf.models.autoencoder import DiscreteAutoencoder

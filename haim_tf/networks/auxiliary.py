@@ -8,7 +8,8 @@ of x_{l-1}. What `outputs` is, is its own business.
 import keras
 from keras import ops
 
-from haim_tf.layers.residual import ResidualStack, require_positive_integers
+from haim_tf.checks import require_positive_integers
+from haim_tf.layers.residual import ResidualStack
 from haim_tf.networks.encoder import prime_factors
 
 

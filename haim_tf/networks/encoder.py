@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from haim_tf.layers.residual import ResidualStack, require_positive_integers
+from haim_tf.checks import require_positive_integers
+from haim_tf.layers.residual import ResidualStack
 
 
 def prime_factors(number):

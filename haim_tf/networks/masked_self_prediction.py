@@ -8,7 +8,7 @@ codes need not hold it.
 import keras
 from keras import ops
 
-from haim_tf.layers.residual import require_positive_integers
+from haim_tf.checks import require_positive_integers
 from haim_tf.networks.auxiliary import FeedForwardDecoder
 from haim_tf.networks.teacher import (
     INTENSITIES,

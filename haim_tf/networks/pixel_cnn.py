@@ -4,10 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from haim_tf.checks import require_positive_integers
 from haim_tf.layers.causal_attention import CausalAttention2D
 from haim_tf.layers.gated_block import GatedResidualBlock
 from haim_tf.layers.masked_conv import MaskedConv2D
-from haim_tf.layers.residual import ResidualStack, require_positive_integers
+from haim_tf.layers.residual import ResidualStack
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 
 # Of the embeddings of grid elements and codes in a fresh network.

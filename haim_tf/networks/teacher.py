@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from haim_tf.layers.residual import require_positive_integers
+from haim_tf.checks import require_positive_integers
 
 INTENSITIES = 256
 
