@@ -53,9 +53,8 @@ def make_inputs(network, shape, batch_size, seed=0):
         conditioning["codes"] = integers(network.codebook_size, batch_size, *codes_shape)
     if network.num_classes:
         conditioning["labels"] = integers(network.num_classes, batch_size)
-    if network.pixels:
-        return integers(256, batch_size, *shape, network.likelihood.channels), conditioning
-    return integers(network.likelihood.num_values, batch_size, *shape), conditioning
+    head = network.likelihood
+    return integers(head.num_values, batch_size, *shape, *head.element_shape), conditioning
 
 
 def forward_operations(network, shape):

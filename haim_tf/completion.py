@@ -22,7 +22,7 @@ from keras import ops
 
 from haim_tf.checks import require_positive_integers
 from haim_tf.models import inputs
-from haim_tf.sampling import seed_pairs
+from haim_tf.sampling import seed_pairs, walk
 
 # How often the guide is renewed, at the cost of a draw of the top codes each.
 _ROUNDS = 3
@@ -122,7 +122,7 @@ def draw_given(network, noise, guide=None, known=None, mask=None, codes=None, la
     """Draws grids as `sampling.sample_grid` does, some elements forced and some guided.
 
     Args:
-        network: a `PixelCNN`.
+        network: an `AutoregressiveNetwork`.
         noise: float32 `(B, H, W, noise_size)`, uniform in [0, 1).
         guide: float32 `(B, H, W, K)`, added to the logits of each element; grids of codes only.
         known, mask: the grid's values, int `(B, H, W[, C])`, and where they are forced, bool `(B, H, W)`.
@@ -132,40 +132,27 @@ def draw_given(network, noise, guide=None, known=None, mask=None, codes=None, la
         The grids, int32, and the log of their importance weights `(B,)`: that of the forced elements'
         probability, and for the guided ones of the ratio of the network's to the guided probability.
     """
-    batch_size, height, width, noise_size = noise.shape
+    batch_size, height, width, _ = noise.shape
     head = network.likelihood
-    element = (head.channels,) if network.pixels else ()
-    start = (0,) * len(element)
 
     def at(grid, row, column):
         rest = grid.shape[3:]
         grid = ops.slice(grid, (0, row, column, *(0 for _ in rest)), (batch_size, 1, 1, *rest))
         return grid[:, 0, 0]
 
-    def draw_element(row, column, state):
-        grid, weight, cache = state
-        params, cache = network.read(cache, row, column)
+    def decide(params, row, column, weight):
         proposal = params if guide is None else params + at(guide, row, column)
         x = head.sample(proposal, at(noise, row, column))
         if mask is not None:
             forced = at(mask, row, column)
-            x = ops.where(forced[:, None] if element else forced, at(known, row, column), x)
+            x = ops.where(forced[:, None] if head.element_shape else forced, at(known, row, column), x)
             weight = weight + ops.where(forced, head.log_prob(params, x), 0.0)
         if guide is not None:
             weight = weight + head.log_prob(params, x) - head.log_prob(proposal, x)
-        grid = ops.slice_update(grid, (0, row, column, *start), x[:, None, None])
-        return grid, weight, network.write(cache, x, column)
+        return x, weight
 
-    def draw_row(row, state):
-        grid, weight, cache = state
-        state = grid, weight, network.start_row(cache, row)
-        return ops.fori_loop(0, width, lambda column, state: draw_element(row, column, state), state)
-
-    grid = ops.zeros((batch_size, height, width, *element), "int32")
-    cache = network.init_cache(batch_size, height, width, codes=codes, labels=labels)
-    state = (grid, ops.zeros((batch_size,), "float32"), cache)
-    grid, weight, _ = ops.fori_loop(0, height, draw_row, state)
-    return grid, weight
+    weight = ops.zeros((batch_size,), "float32")
+    return walk(network, batch_size, (height, width), decide, weight, codes=codes, labels=labels)
 
 
 class _Candidates:

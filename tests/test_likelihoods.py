@@ -36,7 +36,7 @@ def random_params(head, shape, seed=0, spread=1.0):
     if isinstance(head, Categorical):
         return ops.convert_to_tensor(outputs)
     neighbors = [head.scale(random_values(head, shape, seed + i)) for i in (1, 2, 3)]
-    return head.parameters_from_neighbors(outputs, *neighbors)
+    return head._with_prediction(outputs, *neighbors)
 
 
 def uniforms(head, shape, seed=0):
@@ -167,7 +167,7 @@ def test_channels_are_in_order():
         outputs = random_outputs(head, (1,), spread=0.3)
         outputs[:, 4 * M : 7 * M] += 4.0  # wide: every component reaches every value
         neighbor = head.scale([[0, 2, 3]])
-        params = tf.Variable(head.parameters_from_neighbors(outputs, neighbor, neighbor, neighbor))
+        params = tf.Variable(head._with_prediction(outputs, neighbor, neighbor, neighbor))
         with tf.GradientTape() as tape:
             p = tf.exp(head.log_prob(tf.repeat(params, len(values), 0), values))
             marginal = tf.reduce_sum(p[(values[:, : channel + 1] == 1).all(axis=1)])
@@ -181,21 +181,20 @@ def test_channels_are_in_order():
 
 
 @pytest.mark.parametrize("head", HEADS, ids=IDS)
-def test_parameters_on_the_grid_equal_those_from_neighbors(head):
+def test_parameters_on_the_grid_equal_those_element_by_element(head):
     outputs, x = random_outputs(head, (2, 3, 4)), random_values(head, (2, 3, 4))
     whole = ops.convert_to_numpy(head.parameters(outputs, x))
-    if isinstance(head, Categorical):
-        scaled = x
-    else:
+    assert whole.shape[-1] == head.output_size
+    if not head.embedded:
         scaled = ops.convert_to_numpy(head.scale(x))
         assert scaled.min() == -1.0 and scaled.max() == 1.0
-    outside = np.zeros_like(scaled[:, 0, 0])
-    for r, c in itertools.product(range(3), range(4)):
-        west = scaled[:, r, c - 1] if c else outside
-        north = scaled[:, r - 1, c] if r else outside
-        north_west = scaled[:, r - 1, c - 1] if r and c else outside
-        single = head.parameters_from_neighbors(outputs[:, r, c], west, north, north_west)
-        np.testing.assert_array_equal(single, whole[:, r, c])
+    cache = head.init_cache(2, 4)
+    for r in range(3):
+        cache = head.start_row(cache)
+        for c in range(4):
+            single = head.parameters_at(cache, outputs[:, r, c], c)
+            np.testing.assert_array_equal(single, whole[:, r, c])
+            cache = head.write(cache, x[:, r, c], c)
 
 
 def test_linear_prediction():
@@ -449,13 +448,13 @@ def test_params_sizes():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Categorical(1), "num_values=1"),
-        (lambda: Categorical(2.5), "num_values=2.5"),
-        (lambda: DiscretizedLogisticMixture(2), "1 or 3.*channels=2"),
-        (lambda: DiscretizedLogisticMixture("3"), "channels='3'"),
-        (lambda: DiscretizedLogisticMixture(3, mixtures=0), "mixtures=0"),
-        (lambda: DiscretizedLogisticMixture(3, levels=1), "levels=1"),
-        (lambda: DiscretizedLogisticMixture(3, levels=True), "levels=True"),
+        (lambda: Categorical(1), "num_values must be .* got 1"),
+        (lambda: Categorical(2.5), "num_values must be .* got 2.5"),
+        (lambda: DiscretizedLogisticMixture(2), "1 or 3, got 2"),
+        (lambda: DiscretizedLogisticMixture("3"), "got '3'"),
+        (lambda: DiscretizedLogisticMixture(3, mixtures=0), "mixtures must be .* got 0"),
+        (lambda: DiscretizedLogisticMixture(3, levels=1), "levels must be .* got 1"),
+        (lambda: DiscretizedLogisticMixture(3, levels=True), "levels must be .* got True"),
     ],
 )
 def test_bad_arguments(make, message):

@@ -8,8 +8,8 @@ import numpy as np
 
 from haim_tf.compression import container, tiles
 from haim_tf.compression.container import Container
-from haim_tf.compression.steps import Steps
 from haim_tf.models import inputs
+from haim_tf.sampling import HostWalk
 
 
 def compress(model, images, labels=None, name=None, verbose=None):
@@ -157,7 +157,7 @@ def _code(model, steps, groups, size, labels=None, grids=None):
 
     Args:
         model: the model.
-        steps: a `Steps` of each network.
+        steps: a `HostWalk` of each network.
         groups: `(coder, slots)` of each file, a slice of the batch's `size` tiles.
         labels, grids: int32 `(size,)`, and x_0, ..., x_L; unused slots are 0 in all but x_0.
 
@@ -237,7 +237,7 @@ def _in_batches(model, batches, function, verbose):
     steps = []
     for index, network in enumerate(model.networks):
         if ("steps", index) not in model._programs:
-            model._programs["steps", index] = Steps(network, model.grid_shapes[index])
+            model._programs["steps", index] = HostWalk(network, model.grid_shapes[index])
         steps.append(model._programs["steps", index])
     bar = None
     if verbose or (verbose is None and len(batches) > 1):

@@ -119,6 +119,10 @@ class MaskedConv2D(keras.layers.Layer):
             cache["taps"] = ops.reshape(kernel, (self.row_taps * channels, self.filters))
         return cache
 
+    def grid_width(self, cache):
+        """The width of the grid that a cache is for, an int."""
+        return cache["above"].shape[1]
+
     def start_row(self, cache):
         """Takes the row just written into the finished rows; returns the cache of the next row."""
         rows, row = cache["rows"], cache["row"]

@@ -1,8 +1,10 @@
 """One of K integers at each position: codes, and how a value is drawn by the inverse CDF."""
 
 import keras
-import numpy as np
 from keras import ops
+
+from haim_tf.checks import require_int
+from haim_tf.likelihoods.base import PIXEL_LIKELIHOODS, Likelihood
 
 # Below this a temperature counts as zero. Division by it keeps float32 finite and still separates any two
 # logits that differ in float32.
@@ -10,7 +12,7 @@ _MIN_TEMPERATURE = 1e-20
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
-class Categorical:
+class Categorical(Likelihood):
     """One of `num_values` integers at each position, from logits.
 
     Args:
@@ -29,23 +31,18 @@ class Categorical:
     >>> head.log_prob(head.parameters(outputs, codes), codes)  # (2, 7, 7), -log(512) everywhere
     """
 
-    noise_size = 1
     takes_guidance = True
 
     def __init__(self, num_values):
-        self.num_values = checked_int("num_values", num_values, minimum=2)
-        self.params_size = self.num_values
-
-    def initial_bias(self):
-        """Zeros, float32 (params_size,): all values equally probable."""
-        return np.zeros(self.params_size, "float32")
+        self.num_values = require_int("num_values", num_values, low=2)
+        self.params_size = self.output_size = self.num_values
 
     def parameters(self, outputs, x):
         """Logits, float32 (B, H, W, K): `outputs` (B, H, W, K) as they are; `x` plays no part."""
         return ops.cast(outputs, "float32")
 
-    def parameters_from_neighbors(self, outputs, west, north, north_west):
-        """Logits, float32 (..., K): `outputs` (..., K) as they are; the neighbours play no part."""
+    def parameters_at(self, cache, outputs, column):
+        """Logits, float32 (B, K): `outputs` (B, K) as they are."""
         return ops.cast(outputs, "float32")
 
     def log_prob(self, params, x):
@@ -101,9 +98,13 @@ class Categorical:
     def get_config(self):
         return {"num_values": self.num_values}
 
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
+
+@PIXEL_LIKELIHOODS.register("categorical")
+def categorical_pixels(channels):
+    """Grey pixels as 256 values; a ValueError for more than one channel."""
+    if channels != 1:
+        raise ValueError(f"categorical pixels must have 1 channel, got {channels}")
+    return Categorical(256)
 
 
 def sample_categorical(logits, uniform, temperature, top_p):
@@ -139,10 +140,3 @@ def _invert_cdf(cdf, uniform):
     """
     threshold = ops.expand_dims(uniform, -1) * cdf[..., -1:]
     return ops.sum(ops.cast(cdf <= threshold, "int32"), axis=-1)
-
-
-def checked_int(name, value, minimum):
-    """`value` as an int; a ValueError that names the argument where it is none, or below `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(f"`{name}` must be an int >= {minimum}. Received: {name}={value!r}")
-    return int(value)

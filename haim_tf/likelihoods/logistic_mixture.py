@@ -4,7 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from haim_tf.likelihoods.categorical import checked_int, sample_categorical
+from haim_tf.checks import require_int
+from haim_tf.likelihoods.base import PIXEL_LIKELIHOODS, Likelihood
+from haim_tf.likelihoods.categorical import sample_categorical
 
 # Log-scales outside this range say nothing more on images in -1..1, but would overflow.
 _LOG_SCALE_RANGE = (-7.0, 7.0)
@@ -16,8 +18,9 @@ _FAR = 1e9
 _MIN_UNIFORM = 1e-6
 
 
+@PIXEL_LIKELIHOODS.register("logistic_mixture")
 @keras.saving.register_keras_serializable(package="haim_tf")
-class DiscretizedLogisticMixture:
+class DiscretizedLogisticMixture(Likelihood):
     """A mixture of logistics, integrated over each intensity's bin, channels in order.
 
     Pixels 0..levels-1 are seen as -1..1. With a probability for each of `M` components, component m has a
@@ -53,15 +56,18 @@ class DiscretizedLogisticMixture:
     >>> head.log_prob(head.parameters(outputs, images), images)  # (2, 8, 8)
     """
 
-    takes_guidance = False
+    embedded = False
 
     def __init__(self, channels, mixtures=10, levels=256):
         if channels not in (1, 3):
-            raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels!r}")
+            raise ValueError(f"channels must be 1 or 3, got {channels!r}")
         self.channels = int(channels)
-        self.mixtures = checked_int("mixtures", mixtures, minimum=1)
-        self.levels = checked_int("levels", levels, minimum=2)
+        self.mixtures = require_int("mixtures", mixtures, low=1)
+        self.levels = require_int("levels", levels, low=2)
+        self.element_shape = (self.channels,)
+        self.num_values = self.levels
         self.params_size = self.mixtures * self._num_groups
+        self.output_size = self.params_size + self.channels
         self.noise_size = 1 + self.channels
 
     @property
@@ -96,20 +102,30 @@ class DiscretizedLogisticMixture:
         """
         padded = ops.pad(self.scale(x), [[0, 0], [1, 0], [1, 0], [0, 0]])
         west, north, north_west = padded[:, 1:, :-1], padded[:, :-1, 1:], padded[:, :-1, :-1]
-        return self.parameters_from_neighbors(outputs, west, north, north_west)
+        return self._with_prediction(outputs, west, north, north_west)
 
-    def parameters_from_neighbors(self, outputs, west, north, north_west):
-        """Parameters of single positions.
+    def init_cache(self, batch_size, width):
+        """The last row and the current one, float32 (B, W + 1, C), with a place outside before the first."""
+        empty = ops.zeros((batch_size, width + 1, self.channels), "float32")
+        return {"above": empty, "row": empty}
 
-        Args:
-            outputs: (..., params_size), the network's outputs.
-            west, north, north_west: (..., C) floats in -1..1, the finished neighbours as `scale` gives them;
-                0 where there is none.
+    def start_row(self, cache):
+        return {"above": cache["row"], "row": ops.zeros_like(cache["row"])}
 
-        Returns:
-            float32 (..., params_size + C), as `parameters` gives them.
-        """
-        west, north, north_west = (ops.cast(n, "float32") for n in (west, north, north_west))
+    def parameters_at(self, cache, outputs, column):
+        above, row = cache["above"], cache["row"]
+        size = (row.shape[0], 1, self.channels)
+        west = ops.slice(row, (0, column, 0), size)[:, 0]
+        north = ops.slice(above, (0, column + 1, 0), size)[:, 0]
+        north_west = ops.slice(above, (0, column, 0), size)[:, 0]
+        return self._with_prediction(outputs, west, north, north_west)
+
+    def write(self, cache, x, column):
+        row = ops.slice_update(cache["row"], (0, column + 1, 0), self.scale(x)[:, None])
+        return {**cache, "row": row}
+
+    def _with_prediction(self, outputs, west, north, north_west):
+        """Parameters (..., P) from outputs and finished neighbours (..., C), 0 outside the image."""
         prediction = ops.clip(0.75 * west + 0.75 * north - 0.5 * north_west, -1.0, 1.0)
         return ops.concatenate([ops.cast(outputs, "float32"), prediction], axis=-1)
 
@@ -142,10 +158,6 @@ class DiscretizedLogisticMixture:
         values = ops.arange(self.levels, dtype="int32")[:, None]
         log_bins = self._log_bin(values, mean[..., None, :], log_scale[..., None, :])
         return ops.logsumexp(ops.log_softmax(log_joint, axis=-1)[..., None, :] + log_bins, axis=-1)
-
-    def guided(self, conditional, unconditional, guidance):
-        """Mixtures are not guided: what is between two of them, and beyond, is no mixture."""
-        raise ValueError("guidance is for priors of codes, not for a flat model of pixels")
 
     def sample(self, params, noise, temperature=1.0, top_p=1.0):
         """Samples a component, then channel after channel by the logistic's inverse CDF.
@@ -233,7 +245,3 @@ class DiscretizedLogisticMixture:
 
     def get_config(self):
         return {"channels": self.channels, "mixtures": self.mixtures, "levels": self.levels}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)

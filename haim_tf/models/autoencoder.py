@@ -1,19 +1,13 @@
 """One level's autoencoder: encoder, vector quantizer and auxiliary decoder."""
 
-import inspect
-
 import keras
 
 from haim_tf.layers.vector_quantizer import VectorQuantizer
-from haim_tf.networks.auxiliary import FeedForwardDecoder
+from haim_tf.networks import AUXILIARY_DECODERS
 from haim_tf.networks.encoder import Encoder
-from haim_tf.networks.masked_self_prediction import MaskedSelfPredictionDecoder
 
-DECODERS = {"feed_forward": FeedForwardDecoder, "masked_self_prediction": MaskedSelfPredictionDecoder}
 # No decoder at all: the main decoder trains the codes. For comparison with what the paper proposes.
 END_TO_END = "end_to_end"
-# Arguments of a decoder that follow from the autoencoder.
-NOT_CONFIGURED = {"self", "upsampling", "width", "blocks", "channels", "codebook_size", "kwargs"}
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
@@ -35,11 +29,12 @@ class DiscreteAutoencoder(keras.Model):
         channels: `C` of the pixels in -1..1 that it encodes (level 1), or `None`.
         lower_codebook_size: codebook size of the codes that it encodes (levels above 1), or `None`.
         commitment: weight of the commitment loss.
-        auxiliary: the auxiliary decoder, a dict: its `kind`, `"feed_forward"` (the default) or
-            `"masked_self_prediction"`, and further arguments of `MaskedSelfPredictionDecoder` (`window`,
-            `bins`, `positions`, ...). The kind `"end_to_end"` is no model of the paper but what it argues
-            against, for comparison: there is no auxiliary decoder, and inside a `HierarchicalModel` the
-            level's main decoder, reading the code vectors, trains the codes.
+        decay, revive_below: of the codebook's moving averages, see `VectorQuantizer`.
+        auxiliary: the auxiliary decoder, a dict: its `kind`, `"feed_forward"` (the default),
+            `"masked_self_prediction"` or another name of `networks.AUXILIARY_DECODERS`, and its further
+            arguments (`window`, `bins`, `positions`, ...). The kind `"end_to_end"` is no model of the paper
+            but what it argues against, for comparison: there is no auxiliary decoder, and inside a
+            `HierarchicalModel` the level's main decoder, reading the code vectors, trains the codes.
 
     Shapes: input float `(B, H, W, C)` or int `(B, H, W)`; codes int32 `(B, h, w)`.
 
@@ -62,6 +57,8 @@ class DiscreteAutoencoder(keras.Model):
         channels=None,
         lower_codebook_size=None,
         commitment=0.25,
+        decay=0.99,
+        revive_below=0.1,
         auxiliary=None,
         **kwargs,
     ):
@@ -75,6 +72,8 @@ class DiscreteAutoencoder(keras.Model):
             "channels": channels,
             "lower_codebook_size": lower_codebook_size,
             "commitment": commitment,
+            "decay": decay,
+            "revive_below": revive_below,
             "auxiliary": None if auxiliary is None else dict(auxiliary),
         }
         self.channels = channels
@@ -83,7 +82,9 @@ class DiscreteAutoencoder(keras.Model):
         self.encoder = Encoder(
             downsampling, width, blocks, code_dim, lower_codebook_size, dtype="float32", name="encoder"
         )
-        self.quantizer = VectorQuantizer(codebook_size, code_dim, dtype="float32", name="quantizer")
+        self.quantizer = VectorQuantizer(
+            codebook_size, code_dim, decay, revive_below=revive_below, dtype="float32", name="quantizer"
+        )
         self.decoder = _auxiliary_decoder(
             auxiliary or {},
             upsampling=downsampling,
@@ -109,15 +110,12 @@ class DiscreteAutoencoder(keras.Model):
     @property
     def trains(self):
         """Whether there is what its loss takes: not where the decoder's teacher was dropped."""
-        return self.teacher is not None or not isinstance(self.decoder, MaskedSelfPredictionDecoder)
+        return self.decoder is None or self.decoder.trainable_codes
 
     @property
     def layers_but_teacher(self):
         """What the autoencoder's loss trains."""
-        layers = [self.encoder, self.quantizer, self.decoder]
-        if isinstance(self.decoder, MaskedSelfPredictionDecoder):
-            layers[2:] = [self.decoder.student, self.decoder.to_logits]
-        return [layer for layer in layers if layer]
+        return [self.encoder, self.quantizer, *(self.decoder.trained_layers() if self.decoder else ())]
 
     def build(self, input_shape):
         code_vectors = (None, None, None, self.quantizer.code_dim)
@@ -135,11 +133,8 @@ class DiscreteAutoencoder(keras.Model):
         if self.end_to_end:
             return {**found, "loss": commitment}
         outputs = self.decoder(quantized["code_vectors"])
-        if self.teacher:
-            loss, found["teacher_loss"] = self.decoder.losses(outputs, inputs, training)
-        else:
-            loss = self.decoder.loss(outputs, inputs)
-        return {**found, "outputs": outputs, "loss": loss + commitment}
+        losses = self.decoder.losses(outputs, inputs, training)
+        return {**found, "outputs": outputs, **losses, "loss": losses["loss"] + commitment}
 
     def encode(self, inputs):
         """Codes x_l, int32 `(B, h, w)`, of a batch of grids x_{l-1}."""
@@ -151,14 +146,13 @@ class DiscreteAutoencoder(keras.Model):
         return self.decoder.reconstruct(outputs)
 
     def sample(self, codes, seed=None):
-        """As `reconstruct`, but drawn from the student's distribution (masked self-prediction only).
+        """As `reconstruct`, but drawn from the decoder's distribution, where it has one (masked
+        self-prediction).
 
         Args:
             codes: int `(B, h, w)`.
             seed: an int, a `keras.random.SeedGenerator`, or `None`.
         """
-        if not isinstance(self.decoder, MaskedSelfPredictionDecoder):
-            raise ValueError("only a masked self-prediction decoder has a distribution to sample from")
         return self.decoder.sample(self._decode(codes), seed)
 
     def _decode(self, codes):
@@ -175,19 +169,10 @@ class DiscreteAutoencoder(keras.Model):
 
 def _auxiliary_decoder(arguments, **fixed):
     """The decoder that a configuration describes; a ValueError names what is wrong with it."""
-    arguments = dict(arguments)
-    kind = arguments.pop("kind", "feed_forward")
-    if kind != END_TO_END and kind not in DECODERS:
-        raise ValueError(
-            f"the kind of an auxiliary decoder is one of {[*DECODERS, END_TO_END]}, got {kind!r}"
-        )
-    accepted = set()
-    if kind in DECODERS:
-        accepted = set(inspect.signature(DECODERS[kind].__init__).parameters) - NOT_CONFIGURED
-    if unknown := sorted(set(arguments) - accepted):
-        raise ValueError(
-            f"a {kind} auxiliary decoder takes the arguments {sorted(accepted)}, got unknown ones: {unknown}"
-        )
-    if kind == END_TO_END:
+    if arguments.get("kind") == END_TO_END:
+        if unknown := sorted(set(arguments) - {"kind"}):
+            raise ValueError(f"an {END_TO_END} level takes no further arguments, got {unknown}")
         return None
-    return DECODERS[kind](**fixed, **arguments, dtype="float32", name="decoder")
+    return AUXILIARY_DECODERS.make(
+        "the auxiliary decoder", arguments, "feed_forward", **fixed, dtype="float32", name="decoder"
+    )

@@ -1,7 +1,6 @@
 """The hierarchical model: images to codes, likelihoods and samples."""
 
 import copy
-import inspect
 import math
 
 import keras
@@ -9,12 +8,12 @@ import numpy as np
 from keras import ops
 
 from haim_tf.checks import require_positive_integers
-from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
+from haim_tf.likelihoods import PIXEL_LIKELIHOODS, Categorical
 from haim_tf.models import inputs
 from haim_tf.models.autoencoder import DiscreteAutoencoder
 from haim_tf.models.generation import Generation
 from haim_tf.models.train_step import PartwiseTraining
-from haim_tf.networks.pixel_cnn import PixelCNN
+from haim_tf.networks import NETWORKS
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
@@ -31,13 +30,15 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
     Args:
         image_shape: `(H, W, C)`, `C` 1 or 3.
         levels: a list of dicts, finest first; each holds `downsampling`, `codebook_size`, `code_dim`,
-            `width`, `blocks` (see `DiscreteAutoencoder`) and `decoder`, a dict of `PixelCNN` arguments
-            (`width`, `blocks`, `kernel_size`, `attention`, ...); and may hold `commitment` and `auxiliary`,
-            which says what the codes are learned by. An empty list gives a flat, code-free autoregressive
-            model of the pixels.
-        prior: a dict of `PixelCNN` arguments.
+            `width`, `blocks` (see `DiscreteAutoencoder`) and `decoder`, a dict of its `kind` (a name of
+            `networks.NETWORKS`; `"pixel_cnn"` where there is none) and arguments (`width`, `blocks`,
+            `kernel_size`, `attention`, ...); and may hold `commitment`, `decay`, `revive_below` and
+            `auxiliary`, which says what the codes are learned by. An empty list gives a flat, code-free
+            autoregressive model of the pixels.
+        prior: a dict like `decoder`.
         num_classes: number of labels y of a class-conditional model, or `None`.
-        pixel_likelihood: `"logistic_mixture"`, or `"categorical"` (256 values; `C` = 1 only).
+        pixel_likelihood: `"logistic_mixture"`, `"categorical"` (256 values; `C` = 1 only), or a dict of the
+            `kind`, a name of `likelihoods.PIXEL_LIKELIHOODS`, and its arguments.
         mixtures: components of the logistic mixture.
 
     Raises:
@@ -114,12 +115,14 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
             )
             lower = level["codebook_size"]
             self.decoders.append(
-                _pixel_cnn(
+                NETWORKS.make(
                     f"level {i}'s decoder",
-                    likelihood,
                     decoder,
+                    "pixel_cnn",
+                    likelihood=likelihood,
                     codebook_size=lower,
                     upsampling=factor,
+                    num_classes=None,
                     code_dim=level["code_dim"] if self.autoencoders[-1].end_to_end else None,
                     dtype=policy,
                     name=f"decoder_{i}",
@@ -128,23 +131,28 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
             likelihood = Categorical(lower)
             self.codebook_sizes.append(lower)
             self.grid_shapes.append((grid[0] // factor, grid[1] // factor))
-        self.prior = _pixel_cnn(
-            "the prior", likelihood, prior, num_classes=num_classes, dtype=policy, name="prior"
+        self.prior = NETWORKS.make(
+            "the prior",
+            prior,
+            "pixel_cnn",
+            likelihood=likelihood,
+            codebook_size=None,
+            upsampling=1,
+            num_classes=num_classes,
+            code_dim=None,
+            dtype=policy,
+            name="prior",
         )
         self._prepare_training()
         self._programs = {}
         self.build()
 
-    def _pixel_likelihood(self, name, mixtures):
-        channels = self.image_shape[2]
-        if name == "logistic_mixture":
-            return DiscretizedLogisticMixture(channels, mixtures)
-        if name == "categorical" and channels == 1:
-            return Categorical(256)
-        raise ValueError(
-            'pixel_likelihood must be "logistic_mixture", or "categorical" for images of one channel; '
-            f"got {name!r} for {channels} channels"
-        )
+    def _pixel_likelihood(self, configuration, mixtures):
+        if isinstance(configuration, str):
+            configuration = {"kind": configuration}
+            if configuration["kind"] == "logistic_mixture":
+                configuration["mixtures"] = mixtures
+        return PIXEL_LIKELIHOODS.make("pixel_likelihood", configuration, channels=self.image_shape[2])
 
     def build(self, input_shape=None):
         """Creates every variable; no input shape is needed."""
@@ -164,9 +172,10 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
     # Tensor code, shared by training and use -------------------------------------------------------------
 
     def elements(self, images):
-        """uint8 or float images as the grid x_0: int32 `(B, H, W, C)`, or `(B, H, W)` under `categorical`."""
+        """uint8 or float images as the grid x_0: int32 `(B, H, W, C)`, or `(B, H, W)` where the likelihood of
+        the pixels takes single numbers."""
         images = ops.cast(ops.round(ops.cast(images, "float32")), "int32")
-        return images if self.networks[0].pixels else images[..., 0]
+        return images if self.networks[0].likelihood.element_shape else images[..., 0]
 
     def autoencoder_input(self, grid, level):
         """What the autoencoder of `level` reads of its grid x_{l-1}: pixels in -1..1, or codes."""
@@ -369,30 +378,17 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
 
 LEVEL_KEYS = ("downsampling", "codebook_size", "code_dim", "width", "blocks", "decoder")
-# Arguments of a `PixelCNN` that follow from the hierarchy.
-NOT_CONFIGURED = {"self", "likelihood", "codebook_size", "upsampling", "num_classes", "code_dim", "kwargs"}
+OPTIONAL_LEVEL_KEYS = ("commitment", "decay", "revive_below", "auxiliary")
 
 
 def _split_level(index, level):
     """A level's autoencoder arguments and its decoder's; a ValueError for keys missing or unknown."""
     missing = [key for key in LEVEL_KEYS if key not in level]
-    unknown = [key for key in level if key not in (*LEVEL_KEYS, "commitment", "auxiliary")]
+    unknown = [key for key in level if key not in (*LEVEL_KEYS, *OPTIONAL_LEVEL_KEYS)]
     if missing or unknown:
         raise ValueError(
-            f"level {index} must have the keys {LEVEL_KEYS} and may have 'commitment' and 'auxiliary'; "
+            f"level {index} must have the keys {LEVEL_KEYS} and may have {OPTIONAL_LEVEL_KEYS}; "
             f"missing: {missing}, unknown: {unknown}"
         )
     require_positive_integers(downsampling=level["downsampling"])
     return {key: value for key, value in level.items() if key != "decoder"}, level["decoder"]
-
-
-def _pixel_cnn(what, likelihood, arguments, **fixed):
-    """A `PixelCNN` of a configuration's arguments; a ValueError names what is wrong with them."""
-    accepted = set(inspect.signature(PixelCNN.__init__).parameters) - NOT_CONFIGURED
-    unknown = sorted(set(arguments) - accepted)
-    if unknown:
-        raise ValueError(f"{what} takes the arguments {sorted(accepted)}, got unknown ones: {unknown}")
-    try:
-        return PixelCNN(likelihood, **arguments, **fixed)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} has a wrong argument in {dict(arguments)}: {error}") from None

@@ -2,8 +2,6 @@
 
 from keras import ops
 
-from haim_tf.networks.masked_self_prediction import MaskedSelfPredictionDecoder
-
 
 class Parts:
     """Mixin that names a hierarchy's parts, freezes them and starts them.
@@ -19,9 +17,7 @@ class Parts:
         for i, (autoencoder, decoder) in enumerate(
             zip(self.autoencoders, self.decoders, strict=True), start=1
         ):
-            parts[f"autoencoder_{i}"] = autoencoder
-            if isinstance(autoencoder.decoder, MaskedSelfPredictionDecoder):
-                parts[f"autoencoder_{i}"] = _Layers(autoencoder.layers_but_teacher)
+            parts[f"autoencoder_{i}"] = _Layers(autoencoder.layers_but_teacher)
             if autoencoder.teacher:
                 parts[f"teacher_{i}"] = autoencoder.teacher
             parts[f"decoder_{i}"] = decoder

@@ -1,125 +1,56 @@
-"""Auxiliary decoders: what the codes are trained by.
-
-An auxiliary decoder is a layer that is called on code vectors (B, h, w, D), float32, and has
-`loss(outputs, target)`, the scalar that trains it and the encoder, and `reconstruct(outputs)`, its best guess
-of x_{l-1}. What `outputs` is, is its own business.
-"""
+"""Auxiliary decoders: what the codes are trained by."""
 
 import keras
-from keras import ops
 
-from haim_tf.checks import require_positive_integers
-from haim_tf.layers.residual import ResidualStack
-from haim_tf.networks.encoder import prime_factors
+from haim_tf.registry import Registry
+
+# Auxiliary decoders by name, called with `upsampling`, `width`, `blocks`, `channels` or `codebook_size`, and
+# what a level's `auxiliary` says.
+AUXILIARY_DECODERS = Registry("auxiliary decoder")
 
 
-@keras.saving.register_keras_serializable(package="haim_tf")
-class FeedForwardDecoder(keras.layers.Layer):
-    """Decodes code vectors into x_{l-1}, all positions independent given the codes.
+class AuxiliaryDecoder(keras.layers.Layer):
+    """A layer that is called on code vectors `(B, h, w, D)`, float32, and whose loss trains them.
 
-    A 3 x 3 convolution, residual blocks at the low resolution, then one transposed convolution per prime
-    factor p of the upsampling (kernel 2p, stride p), with swish before each, and a last 3 x 3 convolution.
+    What it returns is its own business; `losses` and `reconstruct` take it. A subclass is registered by name
+    in `AUXILIARY_DECODERS`, and with Keras.
 
-    Args:
-        upsampling: H / h = W / w, any integer of at least 1.
-        width: channels throughout.
-        blocks: residual blocks at the low resolution.
-        channels: C of the pixels to decode, trained by squared error; or
-        codebook_size: K of the lower codes to decode, trained by cross-entropy. Exactly one of the two.
-
-    Input: code vectors (B, h, w, D), float.
-    Output: float32 whatever the dtype policy: pixels (B, H, W, C), around -1..1 and not clipped, or logits
-    (B, H, W, K).
-
-    Raises:
-        ValueError: an argument is not an integer of at least 1; both or none of channels and codebook_size.
-
-    Example:
-        >>> decoder = FeedForwardDecoder(upsampling=4, width=16, blocks=1, channels=1)
-        >>> outputs = decoder(np.zeros((2, 7, 7, 8), "float32"))
-        >>> tuple(decoder.reconstruct(outputs).shape)
-        (2, 28, 28, 1)
-
-    Reference: the paper, section 3.1 (feed-forward auxiliary decoder).
+    Attributes:
+        teacher: a layer that the decoder is taught by and that is trained apart, by a loss of its own, or
+            `None`.
+        trainable_codes: whether it can train codes; False where what that takes has been left behind.
     """
 
-    def __init__(self, upsampling, width, blocks, channels=None, codebook_size=None, **kwargs):
-        super().__init__(**kwargs)
-        require_positive_integers(upsampling=upsampling, width=width, blocks=blocks)
-        if (channels is None) == (codebook_size is None):
-            raise ValueError(
-                "exactly one of channels (pixels) and codebook_size (codes) must be given, "
-                f"got channels={channels!r}, codebook_size={codebook_size!r}"
-            )
-        if channels is None:
-            require_positive_integers(codebook_size=codebook_size)
-        else:
-            require_positive_integers(channels=channels)
-        self.upsampling = upsampling
-        self.width = width
-        self.blocks = blocks
-        self.channels = channels
-        self.codebook_size = codebook_size
-        self.input_spec = keras.layers.InputSpec(ndim=4)
-        policy = self.dtype_policy
-        self.from_codes = keras.layers.Conv2D(width, 3, padding="same", dtype=policy)
-        self.stack = ResidualStack(width, blocks, dtype=policy)
-        # Mirrors the encoder, whose factors ascend.
-        self.upsampling_convs = [
-            keras.layers.Conv2DTranspose(width, 2 * p, p, padding="same", dtype=policy)
-            for p in reversed(prime_factors(upsampling))
-        ]
-        self.to_outputs = keras.layers.Conv2D(channels or codebook_size, 3, padding="same", dtype=policy)
+    teacher = None
+    trainable_codes = True
 
-    def build(self, input_shape):
-        grid = (None, None, None, self.width)
-        self.from_codes.build(input_shape)
-        self.stack.build(grid)
-        for conv in self.upsampling_convs:
-            conv.build(grid)
-        self.to_outputs.build(grid)
+    def trained_layers(self):
+        """The layers that its loss trains. (No property: Keras saves what it finds in attributes.)"""
+        return [self]
 
-    def call(self, code_vectors):
-        hidden = self.stack(self.from_codes(code_vectors))
-        for conv in self.upsampling_convs:
-            hidden = conv(ops.swish(hidden))
-        return ops.cast(self.to_outputs(ops.swish(hidden)), "float32")
-
-    def loss(self, outputs, target):
-        """Returns the loss that trains codes and decoder, a float32 scalar.
+    def losses(self, outputs, target, training=False):
+        """A dict of float32 scalars: `loss`, which trains codes and decoder, and, where there is a teacher,
+        `teacher_loss`.
 
         Args:
             outputs: what the call returned.
-            target: float pixels (B, H, W, C) in -1..1: mean squared error per element; or int codes
-                (B, H, W): mean cross-entropy in nats per position.
-
-        Raises:
-            ValueError: outputs and target differ in shape.
+            target: x_{l-1}: float pixels (B, H, W, C) in -1..1, or int codes (B, H, W).
+            training: whether this is a training step.
         """
-        outputs = ops.cast(outputs, "float32")
-        expected = outputs.shape if self.codebook_size is None else outputs.shape[:-1]
-        # Sizes unknown while tracing (None) pass; without the check a wrong shape would broadcast.
-        matches = len(target.shape) == len(expected) and all(
-            given is None or wanted is None or given == wanted
-            for given, wanted in zip(target.shape, expected, strict=True)
-        )
-        if not matches:
-            raise ValueError(f"target must have shape {tuple(expected)}, got {tuple(target.shape)}")
-        if self.codebook_size is None:
-            return ops.mean(ops.square(outputs - ops.cast(target, "float32")))
-        return ops.mean(ops.sparse_categorical_crossentropy(target, outputs, from_logits=True))
+        return {"loss": self.loss(outputs, target)}
+
+    def loss(self, outputs, target):
+        """The scalar that trains codes and decoder, of a decoder without a teacher."""
+        raise NotImplementedError
+
+    def teacher_loss(self, target, training=False):
+        """The teacher's own loss, where there is one."""
+        raise ValueError(f"a {type(self).__name__} has no teacher")
 
     def reconstruct(self, outputs):
-        """Returns the most likely x_{l-1}: float32 pixels (B, H, W, C) in -1..1, or int32 codes (B, H, W)."""
-        if self.codebook_size is None:
-            return ops.clip(outputs, -1.0, 1.0)
-        return ops.cast(ops.argmax(outputs, axis=-1), "int32")
+        """Its best guess of x_{l-1}: float32 pixels (B, H, W, C) in -1..1, or int32 codes (B, H, W)."""
+        raise NotImplementedError
 
-    def get_config(self):
-        return super().get_config() | {
-            "upsampling": self.upsampling,
-            "width": self.width,
-            "blocks": self.blocks,
-            "channels": self.channels,
-            "codebook_size": self.codebook_size,
-        }
+    def sample(self, outputs, seed=None):
+        """A draw of x_{l-1}, where the decoder is a distribution."""
+        raise ValueError(f"a {type(self).__name__} has no distribution to sample from")

@@ -9,7 +9,8 @@ import keras
 from keras import ops
 
 from haim_tf.checks import require_positive_integers
-from haim_tf.networks.auxiliary import FeedForwardDecoder
+from haim_tf.networks.auxiliary import AUXILIARY_DECODERS, AuxiliaryDecoder
+from haim_tf.networks.feed_forward import FeedForwardDecoder
 from haim_tf.networks.teacher import (
     INTENSITIES,
     MaskedSelfPredictionTeacher,
@@ -19,8 +20,9 @@ from haim_tf.networks.teacher import (
 )
 
 
+@AUXILIARY_DECODERS.register("masked_self_prediction")
 @keras.saving.register_keras_serializable(package="haim_tf")
-class MaskedSelfPredictionDecoder(keras.layers.Layer):
+class MaskedSelfPredictionDecoder(AuxiliaryDecoder):
     """Trains codes by what the surroundings of each element of x_{l-1} tell about it.
 
     The `teacher`, a `MaskedSelfPredictionTeacher`, sees x_{l-1} but not the codes, and learns by its own
@@ -134,9 +136,16 @@ class MaskedSelfPredictionDecoder(keras.layers.Layer):
         logits = self.to_logits(ops.swish(outputs))
         return logits if self.codebook_size else split_channels(logits, self.channels)
 
+    def trained_layers(self):
+        return [self.student, self.to_logits]
+
+    @property
+    def trainable_codes(self):
+        return self.teacher is not None
+
     def loss(self, outputs, target, training=False):
         """The loss that trains codes and student, as `losses` gives it."""
-        return self.losses(outputs, target, training)[0]
+        return self.losses(outputs, target, training)["loss"]
 
     def teacher_loss(self, target, training=False):
         """The loss that trains the teacher, as `losses` gives it."""
@@ -152,8 +161,9 @@ class MaskedSelfPredictionDecoder(keras.layers.Layer):
             training: whether to take them at random `positions`.
 
         Returns:
-            The cross-entropy of the student against the teacher's distribution, which no gradient passes to
-            the teacher; and the teacher's negative log-likelihood. Both in nats per element.
+            A dict: `loss`, the cross-entropy of the student against the teacher's distribution, which no
+            gradient passes to the teacher; and `teacher_loss`, the teacher's negative log-likelihood. Both in
+            nats per element.
 
         Raises:
             ValueError: there is no teacher; outputs and target differ in shape.
@@ -167,7 +177,7 @@ class MaskedSelfPredictionDecoder(keras.layers.Layer):
         taught = ops.stop_gradient(ops.softmax(guess, axis=-1))
         student = ops.log_softmax(self.logits(outputs, positions), axis=-1)
         student_loss = -ops.mean(ops.sum(taught * student, axis=-1))
-        return student_loss, self._teacher_loss(guess, target, positions)
+        return {"loss": student_loss, "teacher_loss": self._teacher_loss(guess, target, positions)}
 
     def reconstruct(self, outputs):
         """The mean of the student's distribution, float32 pixels in -1..1; of codes the likeliest, int32."""

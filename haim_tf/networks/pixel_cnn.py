@@ -9,14 +9,16 @@ from haim_tf.layers.causal_attention import CausalAttention2D
 from haim_tf.layers.gated_block import GatedResidualBlock
 from haim_tf.layers.masked_conv import MaskedConv2D
 from haim_tf.layers.residual import ResidualStack
-from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
+from haim_tf.likelihoods import Likelihood
+from haim_tf.networks.autoregressive import NETWORKS, AutoregressiveNetwork
 
 # Of the embeddings of grid elements and codes in a fresh network.
 EMBEDDING_STDDEV = 0.4
 
 
+@NETWORKS.register("pixel_cnn")
 @keras.saving.register_keras_serializable(package="haim_tf")
-class PixelCNN(keras.layers.Layer):
+class PixelCNN(AutoregressiveNetwork):
     """Autoregressive distribution over a grid of integers, given codes and/or a label where asked.
 
     Elements are predicted in raster order (and channels in order, inside the likelihood head). A masked
@@ -25,39 +27,22 @@ class PixelCNN(keras.layers.Layer):
     gate of every block and, past the blocks, the head: without that short path a network learns to draw on
     its neighbours long before it learns to heed the codes.
 
-    It runs in two ways that agree: `call` on whole grids, for training and likelihoods, and step by step
-    with explicit caches (`init_cache`, then `start_row` a row, `read` and `write` a position), for sampling.
-
     Args:
-        likelihood: `Categorical(K)` for grids `(B, H, W)` of codes (or single-channel pixels), or
-            `DiscretizedLogisticMixture(C)` for pixels `(B, H, W, C)`.
+        likelihood: the head: `Categorical(K)` for grids `(B, H, W)` of codes (or single-channel pixels),
+            `DiscretizedLogisticMixture(C)` for pixels `(B, H, W, C)`, or another `Likelihood`.
         width: channels of the blocks.
         blocks: number of gated residual blocks.
         kernel_size: of the blocks' masked convolutions; the first layer's is two rows and columns larger.
         attention: after which blocks (0-based) a causal attention follows, e.g. `[1, 3]`.
         heads: heads of each attention; a head's width is `width // heads`.
         dropout: rate inside the gated blocks.
-        codebook_size: `K` of the codes that the network is conditioned on, or `None`.
-        upsampling: how many times finer the grid is than those codes, per axis.
         condition_width, condition_blocks: size of the residual network that reads the codes.
         condition_overlap: whether what it says of neighbouring codes overlaps on the finer grid (a transposed
             convolution of kernel 2 p and stride p, p = `upsampling`), or each code speaks for its own cell
             alone (kernel p).
-        num_classes: number of labels that the network is conditioned on, or `None`.
-        label_dropout: share of the training examples whose label is replaced by "no label", the index
-            `num_classes`: what guidance needs (Ho and Salimans 2022, section 3). 0: never, and there is no
-            such index.
-        code_dim: `D`: the codes come as their vectors, float `(B, h, w, D)`, so that gradient passes to
-            them; or `None`, the rule: as integers.
-        remat: whether training computes the inside of each block twice instead of
-            keeping it in memory (without dropout only).
-
-    Attributes:
-        no_label: the label that stands for none, an int, or `None` where the network has no such label.
-
-    Shapes: x int `(B, H, W)` or `(B, H, W, C)`; codes int `(B, H / upsampling, W / upsampling)`; labels int
-    `(B,)`; output: the head's parameters, float32 `(B, H, W, P)`. Where x is a crop of its grid, codes may be
-    those of the whole grid, with the crop's `corner`, int `(B, 2)`, row and column of x's first element.
+        remat: whether training computes the inside of each block twice instead of keeping it in memory
+            (without dropout only).
+        **kwargs: what the network is conditioned on, see `AutoregressiveNetwork`.
 
     Example:
         >>> prior = PixelCNN(Categorical(64), width=16, blocks=2, num_classes=10)
@@ -78,60 +63,45 @@ class PixelCNN(keras.layers.Layer):
         attention=(),
         heads=4,
         dropout=0.0,
-        codebook_size=None,
-        upsampling=1,
         condition_width=64,
         condition_blocks=2,
         condition_overlap=False,
+        remat=False,
+        codebook_size=None,
+        upsampling=1,
         num_classes=None,
         label_dropout=0.0,
         code_dim=None,
-        remat=False,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        require_positive_integers(width=width, blocks=blocks, heads=heads, upsampling=upsampling)
-        optional = {"codebook_size": codebook_size, "num_classes": num_classes, "code_dim": code_dim}
-        for name, value in optional.items():
-            if value is not None:
-                require_positive_integers(**{name: value})
+        super().__init__(
+            likelihood, codebook_size, upsampling, num_classes, label_dropout, code_dim, **kwargs
+        )
+        require_positive_integers(width=width, blocks=blocks, heads=heads)
         if width % heads:
             raise ValueError(f"width must be divisible by heads, got width={width}, heads={heads}")
         if not set(attention) <= set(range(blocks)) or len(set(attention)) < len(attention):
             raise ValueError(f"attention names blocks 0..{blocks - 1}, each once, got {list(attention)}")
-        if not 0 <= label_dropout < 1:
-            raise ValueError(f"label_dropout must be in [0, 1), got {label_dropout!r}")
-        if label_dropout and not num_classes:
-            raise ValueError(f"label_dropout is for networks with num_classes, got {label_dropout!r}")
         if remat and dropout:
             raise ValueError(f"remat would draw other masks the second time; use dropout=0, got {dropout}")
-        self.likelihood = likelihood
-        self.width = width
-        self.blocks = blocks
+        self.width = int(width)
+        self.blocks = int(blocks)
         self.kernel_size = tuple(kernel_size)
         self.attention = tuple(attention)
-        self.heads = heads
+        self.keeps_all_rows, self.learns_on_crops = bool(attention), not attention
+        self.heads = int(heads)
         self.dropout = dropout
-        self.codebook_size = codebook_size
-        self.upsampling = upsampling
         self.condition_width = condition_width
         self.condition_blocks = condition_blocks
         self.condition_overlap = condition_overlap
-        self.num_classes = num_classes
-        self.label_dropout = label_dropout
-        self.no_label = num_classes if label_dropout else None
-        self.code_dim = code_dim
         self.remat = remat
-        self.pixels = isinstance(likelihood, DiscretizedLogisticMixture)
-        if not self.pixels and not isinstance(likelihood, Categorical):
-            raise ValueError(
-                f"likelihood must be Categorical or DiscretizedLogisticMixture, got {likelihood!r}"
-            )
+        if not isinstance(likelihood, Likelihood):
+            raise ValueError(f"likelihood must be a haim_tf.likelihoods.Likelihood, got {likelihood!r}")
 
         policy = self.dtype_policy
         first_kernel = (self.kernel_size[0] + 1, self.kernel_size[1] + 2)
         self.embed = None
-        if not self.pixels:
+        if likelihood.embedded:
             self.embed = _embedding(likelihood.num_values, width, policy, "embed")
         # Attention sees all earlier inputs only if each position's hidden state holds the input just before.
         self.first = MaskedConv2D(
@@ -191,15 +161,13 @@ class PixelCNN(keras.layers.Layer):
         if num_classes:
             rows = num_classes + bool(label_dropout)
             self.embed_label = keras.layers.Embedding(rows, width, dtype=policy, name="embed_label")
-        if label_dropout:
-            self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, x_shape=None, codes_shape=None, labels_shape=None):
         """Creates every variable; no shape is needed, for all sizes follow from the constructor."""
         if self.embed:
             self.embed.build((None, None, None))
         inside = (None, None, None, self.width)
-        self.first.build((None, None, None, self.likelihood.channels if self.pixels else self.width))
+        self.first.build(inside if self.embed else (None, None, None, *self.likelihood.element_shape))
         for layer in (*self.block_layers, *self.attention_layers):
             layer.build(inside)
         self.hidden.build(inside)
@@ -236,10 +204,8 @@ class PixelCNN(keras.layers.Layer):
             table.assign(EMBEDDING_STDDEV * vectors @ projection / np.sqrt(vectors.shape[1]))
 
     def _embed_elements(self, x):
-        """Grid elements as inputs of the first layer: code embeddings, or pixels in -1..1."""
-        if self.pixels:
-            return ops.cast(self.likelihood.scale(x), self.compute_dtype)
-        return self.embed(x)
+        """Grid elements as inputs of the first layer: their embeddings, or the head's own floats."""
+        return self.embed(x) if self.embed else ops.cast(self.likelihood.scale(x), self.compute_dtype)
 
     def _conditioning(self, codes, labels, training=False):
         """The map `(B, H, W, E)` and the vector `(B, V)` that condition the blocks (`None` where unused)."""
@@ -251,10 +217,7 @@ class PixelCNN(keras.layers.Layer):
         if codes is not None:
             condition = self.upsample(self.read_codes(self.embed_codes(codes)))
         if labels is not None:
-            if training and self.label_dropout:
-                dropped = keras.random.uniform(ops.shape(labels), seed=self.seed_generator)
-                labels = ops.where(dropped < self.label_dropout, self.no_label, labels)
-            vector = self.embed_label(labels)
+            vector = self.embed_label(self.drop_labels(labels) if training else labels)
         return condition, vector
 
     def call(self, x, codes=None, labels=None, corner=None, training=False):
@@ -275,23 +238,14 @@ class PixelCNN(keras.layers.Layer):
         outputs = self.last(self.hidden(ops.swish(hidden)))
         return self.likelihood.parameters(outputs, x)
 
-    def log_prob(self, x, codes=None, labels=None, corner=None, training=False):
-        """Log-probability of every grid element given the ones before it, nats, float32 `(B, H, W)`."""
-        params = self(x, codes=codes, labels=labels, corner=corner, training=training)
-        return self.likelihood.log_prob(params, x)
-
     def init_cache(self, batch_size, height, width, codes=None, labels=None):
-        """Cache of a fresh grid: nothing sampled, conditioning computed once."""
         condition, vector = self._conditioning(codes, labels)
         cache = {
             "first": self.first.init_cache(batch_size, width),
             "blocks": [block.init_cache(batch_size, width) for block in self.block_layers],
             "attention": [a.init_cache(batch_size, height, width) for a in self.attention_layers],
+            "likelihood": self.likelihood.init_cache(batch_size, width),
         }
-        if self.pixels:
-            # The head's linear prediction looks at the last row and at the current one, in float32.
-            empty = ops.zeros((batch_size, width + 1, self.likelihood.channels), "float32")
-            cache["pixels"] = {"above": empty, "row": empty}
         if condition is not None:
             cache["condition"] = condition
             cache["skip"] = ops.zeros((batch_size, width, self.width), self.compute_dtype)
@@ -300,8 +254,7 @@ class PixelCNN(keras.layers.Layer):
         return cache
 
     def resize_cache(self, cache, rows):
-        """The cache with room for `rows` rows (an int) where attention keeps all of them."""
-        count = rows * cache["first"]["above"].shape[1]
+        count = rows * self.first.grid_width(cache["first"])
         attention = [
             layer.resize_cache(c, count)
             for layer, c in zip(self.attention_layers, cache["attention"], strict=True)
@@ -309,7 +262,6 @@ class PixelCNN(keras.layers.Layer):
         return {**cache, "attention": attention}
 
     def start_row(self, cache, row):
-        """What the finished rows and the conditioning contribute to row `row`, for all layers at once."""
         condition, vector = cache.get("condition"), cache.get("vector")
         if condition is not None:
             batch_size, _, width, channels = condition.shape
@@ -321,17 +273,14 @@ class PixelCNN(keras.layers.Layer):
                 block.start_row(c, condition, vector)
                 for block, c in zip(self.block_layers, cache["blocks"], strict=True)
             ],
+            "likelihood": self.likelihood.start_row(cache["likelihood"]),
         }
         if condition is not None:
             cache["skip"] = self.condition_skip(condition)
-        if self.pixels:
-            finished = cache["pixels"]["row"]
-            cache["pixels"] = {"above": finished, "row": ops.zeros_like(finished)}
         return cache
 
     def read(self, cache, row, column):
-        """Parameters `(B, P)` of the element at (row, column), and the new cache."""
-        width = cache["first"]["above"].shape[1]
+        width = self.first.grid_width(cache["first"])
         hidden = self.first.read(cache["first"], column)
         blocks, attentions = [], []
         for i, (block, block_cache) in enumerate(zip(self.block_layers, cache["blocks"], strict=True)):
@@ -348,57 +297,30 @@ class PixelCNN(keras.layers.Layer):
             skip = ops.slice(cache["skip"], (0, column, 0), (hidden.shape[0], 1, self.width))
             hidden = hidden + skip[:, 0]
         outputs = self.last(self.hidden(ops.swish(hidden)))
-        params = self.likelihood.parameters_from_neighbors(outputs, *self._neighbors(cache, column))
+        params = self.likelihood.parameters_at(cache["likelihood"], outputs, column)
         return params, {**cache, "blocks": blocks, "attention": attentions}
 
     def write(self, cache, x, column):
-        """Stores the element `(B,)` or `(B, C)` just decided at `column` of the current row."""
-        cache = {**cache, "first": self.first.write(cache["first"], self._embed_elements(x), column)}
-        if self.pixels:
-            pixels = self.likelihood.scale(x)[:, None]
-            row = ops.slice_update(cache["pixels"]["row"], (0, column + 1, 0), pixels)
-            cache["pixels"] = {**cache["pixels"], "row": row}
-        return cache
-
-    def _neighbors(self, cache, column):
-        """West, north and north-west of a position, float32 `(B, C)` in -1..1, 0 outside the image."""
-        if not self.pixels:
-            return None, None, None
-        above, row = cache["pixels"]["above"], cache["pixels"]["row"]
-        size = (row.shape[0], 1, row.shape[2])
-        west = ops.slice(row, (0, column, 0), size)[:, 0]
-        north = ops.slice(above, (0, column + 1, 0), size)[:, 0]
-        return west, north, ops.slice(above, (0, column, 0), size)[:, 0]
-
-    def compute_output_shape(self, x_shape, codes_shape=None, labels_shape=None):
-        return (*x_shape[:3], self.likelihood.params_size + (self.likelihood.channels if self.pixels else 0))
+        return {
+            **cache,
+            "first": self.first.write(cache["first"], self._embed_elements(x), column),
+            "likelihood": self.likelihood.write(cache["likelihood"], x, column),
+        }
 
     def get_config(self):
         return {
             **super().get_config(),
-            "likelihood": keras.saving.serialize_keras_object(self.likelihood),
             "width": self.width,
             "blocks": self.blocks,
             "kernel_size": list(self.kernel_size),
             "attention": list(self.attention),
             "heads": self.heads,
             "dropout": self.dropout,
-            "codebook_size": self.codebook_size,
-            "upsampling": self.upsampling,
             "condition_width": self.condition_width,
             "condition_blocks": self.condition_blocks,
             "condition_overlap": self.condition_overlap,
-            "num_classes": self.num_classes,
-            "label_dropout": self.label_dropout,
-            "code_dim": self.code_dim,
             "remat": self.remat,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["likelihood"] = keras.saving.deserialize_keras_object(config["likelihood"])
-        return cls(**config)
 
 
 def crop_at(grid, corner, size):

@@ -135,7 +135,7 @@ def check_recipe(recipe, model, images):
             raise ValueError(
                 f"crop is for stages that train main decoders (or a flat model) only, got {stage}"
             )
-        if any(network.attention for network in networks):
+        if not all(network.learns_on_crops for network in networks):
             raise ValueError(
                 f"crop is for networks without attention, which would learn at wrong positions, got {stage}"
             )

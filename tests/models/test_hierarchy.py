@@ -321,7 +321,7 @@ BAD_CONFIGURATIONS = {
     ),
     "unknown key": (
         {"levels": [level() | {"depth": 3}]},
-        r"may have 'commitment' and 'auxiliary'; .*unknown: \['depth'\]",
+        r"may have \('commitment', 'decay', 'revive_below', 'auxiliary'\); .*unknown: \['depth'\]",
     ),
     "one code": ({"levels": [level(2, 1)]}, "num_values"),
     "unknown decoder key": (
@@ -339,12 +339,12 @@ BAD_CONFIGURATIONS = {
         {"prior": PRIOR | {"kernel_size": 3}},
         "the prior has a wrong argument in .*'kernel_size': 3",
     ),
-    "likelihood": ({"pixel_likelihood": "normal"}, "must be \"logistic_mixture\".*got 'normal'"),
+    "likelihood": ({"pixel_likelihood": "normal"}, "must be one of .*'logistic_mixture'.*got 'normal'"),
     "categorical colours": (
         {"image_shape": (4, 8, 3), "pixel_likelihood": "categorical"},
-        "images of one channel; got 'categorical' for 3 channels",
+        "categorical pixels must have 1 channel, got 3",
     ),
-    "mixtures": ({"mixtures": 0}, "`mixtures` must be an int >= 1"),
+    "mixtures": ({"mixtures": 0}, "mixtures must be an integer of at least 1"),
     "unknown argument": ({"depth": 3}, "depth"),
 }
 

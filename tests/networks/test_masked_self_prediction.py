@@ -97,7 +97,7 @@ def test_guesses_at_some_positions_are_those_among_all():
 
 def test_losses_against_numpy(case):
     decoder, outputs, target = case
-    student_loss, teacher_loss = decoder.losses(outputs, target)
+    student_loss, teacher_loss = decoder.losses(outputs, target).values()
     guess, student = softmax(decoder.teacher(target)), softmax(decoder.logits(outputs))
     if decoder.channels:
         assert guess.shape == student.shape == (2, 6, 8, 3, 8)
@@ -121,7 +121,7 @@ def test_the_students_loss_trains_student_and_code_vectors_the_teachers_the_teac
     vectors = tf.constant(VECTORS)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(vectors)
-        student_loss, teacher_loss = decoder.losses(decoder(vectors), target, training=True)
+        student_loss, teacher_loss = decoder.losses(decoder(vectors), target, training=True).values()
     student = [v.value for v in [*decoder.student.weights, *decoder.to_logits.weights]]
     teacher = [v.value for v in decoder.teacher.weights]
     assert len(student) + len(teacher) == len(decoder.trainable_variables)
@@ -136,15 +136,15 @@ def test_the_students_loss_trains_student_and_code_vectors_the_teachers_the_teac
 def test_random_positions_in_training_only(kind):
     decoder, target = make(kind, positions=5, seed=3), TARGETS[kind]
     outputs = decoder(VECTORS)
-    whole = np.array(decoder.losses(outputs, target))
-    drawn = np.array([decoder.losses(outputs, target, training=True) for _ in range(30)])
+    whole = np.array([*decoder.losses(outputs, target).values()])
+    drawn = np.array([[*decoder.losses(outputs, target, training=True).values()] for _ in range(30)])
     assert len(np.unique(drawn[:, 1])) > 20
     np.testing.assert_allclose(drawn.mean(0), whole, rtol=0.05)
-    np.testing.assert_array_equal(decoder.losses(outputs, target), whole)
+    np.testing.assert_array_equal([*decoder.losses(outputs, target).values()], whole)
     many = make(kind, positions=48)
     many.build(VECTORS.shape)
     many.set_weights(decoder.get_weights())
-    np.testing.assert_allclose(many.losses(outputs, target, training=True), whole, rtol=1e-5)
+    np.testing.assert_allclose([*many.losses(outputs, target, training=True).values()], whole, rtol=1e-5)
 
 
 def test_the_students_best_is_the_teachers_distribution(case):
@@ -218,7 +218,7 @@ def test_mixed_precision_ends_in_float32(kind):
     decoder, target = make(kind, dtype="mixed_bfloat16"), TARGETS[kind]
     outputs = decoder(VECTORS)
     assert outputs.dtype == decoder.logits(outputs).dtype == decoder.teacher(target).dtype == "float32"
-    assert {loss.dtype for loss in decoder.losses(outputs, target)} == {tf.float32}
+    assert {loss.dtype for loss in decoder.losses(outputs, target).values()} == {tf.float32}
     assert decoder.teacher.stacks[0].convs[0].compute_dtype == "bfloat16"
     assert decoder.student.stack.compute_dtype == "bfloat16"
 

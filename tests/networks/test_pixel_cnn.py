@@ -335,7 +335,7 @@ def test_dropout_acts_in_training_only():
         ({"num_classes": 0}, "num_classes"),
         ({"upsampling": 0}, "upsampling"),
         ({"remat": True, "dropout": 0.5}, "dropout=0, got 0.5"),
-        ({"likelihood": "categorical"}, "Categorical or DiscretizedLogisticMixture, got 'categorical'"),
+        ({"likelihood": "categorical"}, "likelihoods.Likelihood, got 'categorical'"),
     ],
 )
 def test_bad_arguments(arguments, named):

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 import haim_tf
-from haim_tf import sampling
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 from haim_tf.networks import PixelCNN
-from haim_tf.sampling import Sampler, seed_pairs
+from haim_tf.sampling import Sampler, raster, seed_pairs
 
 SEEDS = seed_pairs(3, 3)
 
@@ -38,7 +37,7 @@ def samplers():
     )
     codes = PixelCNN(Categorical(6), 4, 2, (2, 3), attention=[0], heads=2, num_classes=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "POSITIONS_A_STAGE", 4)
+        patch.setattr(raster, "POSITIONS_A_STAGE", 4)
         yield {
             "pixels": Sampler(randomized(pixels), (4, 6), stream=0),
             "codes": Sampler(randomized(codes), (3, 4), stream=1),
@@ -63,8 +62,8 @@ def test_shapes_and_ranges(case):
     sampler, _, grid, log_prob = case
     head = sampler.network.likelihood
     assert grid.dtype == "int32" and log_prob.dtype == "float32" and log_prob.shape == (3,)
-    assert grid.shape == ((3, 4, 6, 3) if sampler.network.pixels else (3, 3, 4))
-    assert grid.min() >= 0 and grid.max() < (head.levels if sampler.network.pixels else head.num_values)
+    assert grid.shape == ((3, 4, 6, 3) if head.element_shape else (3, 3, 4))
+    assert grid.min() >= 0 and grid.max() < head.num_values
 
 
 def test_log_probability_is_that_of_the_whole_grid(case):
@@ -115,7 +114,7 @@ def test_a_batch_cut_into_parts_for_threads_is_the_whole(samplers, monkeypatch, 
     grid, log_prob = sampler(seeds, **settings, log_prob=True)
     for threads in (2, 3):
         monkeypatch.setattr(sampler, "_threads", threads)
-        monkeypatch.setattr("haim_tf.sampling.EXAMPLES_A_THREAD", 5)
+        monkeypatch.setattr("haim_tf.sampling.sampler.EXAMPLES_A_THREAD", 5)
         cut_grid, cut_log_prob = sampler(seeds, **settings, log_prob=True)
         np.testing.assert_array_equal(cut_grid, grid)
         np.testing.assert_allclose(cut_log_prob, log_prob, rtol=1e-5)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from haim_tf.networks.auxiliary import FeedForwardDecoder
+from haim_tf.networks import FeedForwardDecoder
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(2, 3, 4, 5)).astype("float32")

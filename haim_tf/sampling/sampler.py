@@ -1,17 +1,16 @@
-"""Sampling grids from a `PixelCNN` at about the cost of one forward pass: incremental, compiled, seeded."""
+"""Sampling grids from a network at about the cost of one forward pass: incremental, compiled, seeded."""
 
 import concurrent.futures
-import itertools
 import os
 
 import numpy as np
 from keras import ops
 
+from haim_tf.sampling.raster import walk
+
 # On a CPU a batch is cut into parts that are sampled at once, a thread each: what a single position needs is
 # too little work to share out any other way. Fewer examples a part would not fill a matrix product.
 EXAMPLES_A_THREAD = 8
-# The more stages, the less do attention layers read of what is not there yet, and the longer is compilation.
-MAX_STAGES, POSITIONS_A_STAGE = 4, 64
 
 
 def sample_grid(
@@ -19,11 +18,8 @@ def sample_grid(
 ):
     """Samples a batch of grids, element after element; pure tensor code that any backend can compile.
 
-    When a row starts, every layer's share of the finished rows is computed for the whole row at once; a
-    position then needs only the row's own taps (see `PixelCNN.start_row` and `read`).
-
     Args:
-        network: a `PixelCNN`.
+        network: an `AutoregressiveNetwork`.
         noise: float32 `(B, H, W, network.likelihood.noise_size)`, uniform in [0, 1).
         temperature, top_p: float32 `(B,)`.
         codes, labels: what the network is conditioned on, int `(B, h, w)` and `(B,)`.
@@ -38,57 +34,43 @@ def sample_grid(
     """
     batch_size, height, width, noise_size = noise.shape
     likelihood = network.likelihood
-    element = (likelihood.channels,) if network.pixels else ()
-    start = (0,) * len(element)
     guided = guidance is not None
     if guided:
         labels = ops.concatenate([labels, ops.full_like(labels, network.no_label)])
 
-    def sample_row(row, state):
-        cache = network.start_row(state["cache"], row)
-        row_noise = ops.slice(noise, (0, row, 0, 0), (batch_size, 1, width, noise_size))[:, 0]
-
-        def sample_element(column, state):
-            params, cache = network.read(state["cache"], row, column)
-            uniforms = ops.slice(row_noise, (0, column, 0), (batch_size, 1, noise_size))[:, 0]
-            if guided:
-                params, unlabeled = ops.split(params, 2)
-                drawn_from = likelihood.guided(params, unlabeled, guidance)
-            else:
-                drawn_from = params
-            x = likelihood.sample(drawn_from, uniforms, temperature, top_p)
-            state = {
-                **state,
-                "cache": network.write(cache, ops.concatenate([x, x]) if guided else x, column),
-                "row": ops.slice_update(state["row"], (0, column, *start), x[:, None]),
-            }
-            if log_prob:
-                state["params"] = ops.slice_update(state["params"], (0, column, 0), params[:, None])
-            return state
-
-        state = ops.fori_loop(0, width, sample_element, {**state, "cache": cache})
-        state["grid"] = ops.slice_update(state["grid"], (0, row, 0, *start), state["row"][:, None])
+    def decide(params, row, column, carry):
+        drawn_from = params
+        if guided:
+            params, unlabeled = ops.split(params, 2)
+            drawn_from = likelihood.guided(params, unlabeled, guidance)
+        uniforms = ops.slice(noise, (0, row, column, 0), (batch_size, 1, 1, noise_size))[:, 0, 0]
+        x = likelihood.sample(drawn_from, uniforms, temperature, top_p)
         if log_prob:
-            state["log_prob"] += ops.sum(likelihood.log_prob(state["params"], state["row"]), axis=1)
-        return state
+            kept = ops.slice_update(carry["params"], (0, column, 0), params[:, None])
+            carry = {**carry, "params": kept}
+        return x, carry
 
-    state = {
-        "cache": network.init_cache((1 + guided) * batch_size, height, width, codes=codes, labels=labels),
-        "row": ops.zeros((batch_size, width, *element), "int32"),
-        "grid": ops.zeros((batch_size, height, width, *element), "int32"),
-    }
+    def end_row(elements, row, carry):
+        nats = ops.sum(likelihood.log_prob(carry["params"], elements), axis=1)
+        return {**carry, "log_prob": carry["log_prob"] + nats}
+
+    carry = {}
     if log_prob:
         # Kept for a whole row: the logarithms of single positions would cost more than their products.
-        state["params"] = ops.zeros((batch_size, width, network.compute_output_shape((0,) * 4)[-1]))
-        state["log_prob"] = ops.zeros((batch_size,), "float32")
-    rows = height if rows is None else rows
-    # Attention reads the whole of its cache at every position: it grows in stages, not to read what is empty.
-    stages = min(MAX_STAGES, height, max(height * width // POSITIONS_A_STAGE, 1)) if network.attention else 1
-    ends = [height * stage // stages for stage in range(stages + 1)]
-    for first, end in itertools.pairwise(ends):
-        state["cache"] = network.resize_cache(state["cache"], end)
-        state = ops.fori_loop(first, ops.minimum(rows, end), sample_row, state)
-    return state["grid"], state.get("log_prob")
+        carry["params"] = ops.zeros((batch_size, width, likelihood.output_size), "float32")
+        carry["log_prob"] = ops.zeros((batch_size,), "float32")
+    grid, carry = walk(
+        network,
+        batch_size,
+        (height, width),
+        decide,
+        carry,
+        end_row if log_prob else None,
+        rows,
+        codes=codes,
+        labels=labels,
+    )
+    return grid, carry.get("log_prob")
 
 
 class Sampler:
@@ -98,7 +80,7 @@ class Sampler:
     codes and labels are inputs and never cause another one. TensorFlow only.
 
     Args:
-        network: a `PixelCNN`.
+        network: an `AutoregressiveNetwork`.
         shape: `(H, W)` of its grid.
         stream: an int that sets this network's random numbers apart from those of others (the level).
     """
