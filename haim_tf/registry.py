@@ -58,11 +58,20 @@ class Registry:
         if kind not in self._makers:
             raise ValueError(f"{where}: the kind of {self.what} must be one of {self.kinds}, got {kind!r}")
         maker = self._makers[kind]
-        parameters = inspect.signature(maker).parameters
-        accepted = {name for name in parameters if name not in ("self", "kwargs", *fixed)}
+        accepted = _parameters(maker) - {"self", "kwargs", *fixed}
         if unknown := sorted(set(arguments) - accepted):
             raise ValueError(f"{where} takes the arguments {sorted(accepted)}, got unknown ones: {unknown}")
         try:
             return maker(**arguments, **fixed)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where} has a wrong argument in {arguments}: {error}") from None
+
+
+def _parameters(maker):
+    """The names of a function's arguments; of a class also those that it hands on to its bases."""
+    if not inspect.isclass(maker):
+        return set(inspect.signature(maker).parameters)
+    ours = [cls for cls in maker.__mro__ if cls.__module__.split(".")[0] not in ("keras", "builtins")]
+    return {
+        name for cls in ours if "__init__" in vars(cls) for name in inspect.signature(cls.__init__).parameters
+    }

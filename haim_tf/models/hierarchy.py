@@ -312,7 +312,7 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
                 those whose prior was trained with labels left out (`label_dropout`), where `None` gives the
                 bound without a label.
         """
-        return self._parts(images, labels).sum(axis=1)
+        return self._log_probs_by_part(images, labels).sum(axis=1)
 
     def bits_per_dim(self, images, labels=None, per_level=False):
         """Upper bound of the bits per dimension of images: `-log_prob / (H W C ln 2)`.
@@ -325,13 +325,13 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
             float32 `(B,)`; with `per_level` a dict of such arrays: `level_1` (pixels given codes), ...,
             `prior` and `total`, their sum.
         """
-        bits = -self._parts(images, labels) / (math.prod(self.image_shape) * math.log(2.0))
+        bits = -self._log_probs_by_part(images, labels) / (math.prod(self.image_shape) * math.log(2.0))
         if not per_level:
             return bits.sum(axis=1)
         names = [f"level_{i + 1}" for i in range(self.num_levels)] + ["prior"]
         return {**dict(zip(names, bits.T, strict=True)), "total": bits.sum(axis=1)}
 
-    def _parts(self, images, labels):
+    def _log_probs_by_part(self, images, labels):
         images = inputs.check_images(images, self.image_shape)
         if labels is None and self.prior.no_label is not None:
             labels = np.full(len(images), self.prior.no_label, "int32")

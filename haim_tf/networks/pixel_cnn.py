@@ -67,16 +67,9 @@ class PixelCNN(AutoregressiveNetwork):
         condition_blocks=2,
         condition_overlap=False,
         remat=False,
-        codebook_size=None,
-        upsampling=1,
-        num_classes=None,
-        label_dropout=0.0,
-        code_dim=None,
         **kwargs,
     ):
-        super().__init__(
-            likelihood, codebook_size, upsampling, num_classes, label_dropout, code_dim, **kwargs
-        )
+        super().__init__(likelihood, **kwargs)
         require_positive_integers(width=width, blocks=blocks, heads=heads)
         if width % heads:
             raise ValueError(f"width must be divisible by heads, got width={width}, heads={heads}")
@@ -116,8 +109,8 @@ class PixelCNN(AutoregressiveNetwork):
             GatedResidualBlock(
                 width,
                 self.kernel_size,
-                condition_width=condition_width if codebook_size else None,
-                vector_width=width if num_classes else None,
+                condition_width=condition_width if self.codebook_size else None,
+                vector_width=width if self.num_classes else None,
                 dropout=dropout,
                 dtype=policy,
                 name=f"block_{i}",
@@ -138,18 +131,18 @@ class PixelCNN(AutoregressiveNetwork):
             dtype="float32",
             name="last",
         )
-        if codebook_size:
-            if code_dim:
+        if self.codebook_size:
+            if self.code_dim:
                 self.embed_codes = keras.layers.Dense(condition_width, dtype=policy, name="embed_codes")
             else:
-                self.embed_codes = _embedding(codebook_size, condition_width, policy, "embed_codes")
+                self.embed_codes = _embedding(self.codebook_size, condition_width, policy, "embed_codes")
             self.read_codes = ResidualStack(
                 condition_width, condition_blocks, dtype=policy, name="read_codes"
             )
             self.upsample = keras.layers.Conv2DTranspose(
                 condition_width,
-                (1 + condition_overlap) * upsampling,
-                upsampling,
+                (1 + condition_overlap) * self.upsampling,
+                self.upsampling,
                 padding="same",
                 activation="swish",
                 dtype=policy,
@@ -158,8 +151,8 @@ class PixelCNN(AutoregressiveNetwork):
             self.condition_skip = keras.layers.Dense(
                 width, use_bias=False, dtype=policy, name="condition_skip"
             )
-        if num_classes:
-            rows = num_classes + bool(label_dropout)
+        if self.num_classes:
+            rows = self.num_classes + bool(self.label_dropout)
             self.embed_label = keras.layers.Embedding(rows, width, dtype=policy, name="embed_label")
 
     def build(self, x_shape=None, codes_shape=None, labels_shape=None):
