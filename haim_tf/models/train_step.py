@@ -9,7 +9,7 @@ from keras import ops
 from haim_tf import replicas
 from haim_tf.models import inputs
 from haim_tf.models.parts import Parts
-from haim_tf.networks.pixel_cnn import crop_at
+from haim_tf.networks.autoregressive import crop_at
 
 
 class PartwiseTraining(Parts):

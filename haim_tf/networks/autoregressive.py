@@ -136,3 +136,20 @@ class AutoregressiveNetwork(keras.layers.Layer):
         config = dict(config)
         config["likelihood"] = keras.saving.deserialize_keras_object(config["likelihood"])
         return cls(**config)
+
+
+def crop_at(grid, corner, size):
+    """A part of each grid: `(B, h, w, ...)` of `(B, H, W, ...)`.
+
+    Args:
+        grid: `(B, H, W, ...)`.
+        corner: int `(B, 2)`, row and column of the part's first element.
+        size: `(h, w)`, ints.
+    """
+    height, width = grid.shape[1:3]
+    corner = ops.cast(corner, "int32")
+    rows = corner[:, 0, None, None] + ops.arange(size[0], dtype="int32")[None, :, None]
+    columns = corner[:, 1, None, None] + ops.arange(size[1], dtype="int32")[None, None]
+    examples = ops.arange(ops.shape(grid)[0], dtype="int32")[:, None, None]
+    places = (examples * height + rows) * width + columns
+    return ops.take(ops.reshape(grid, (-1, *grid.shape[3:])), places, axis=0)

@@ -10,7 +10,7 @@ from haim_tf.layers.gated_block import GatedResidualBlock
 from haim_tf.layers.masked_conv import MaskedConv2D
 from haim_tf.layers.residual import ResidualStack
 from haim_tf.likelihoods import Likelihood
-from haim_tf.networks.autoregressive import NETWORKS, AutoregressiveNetwork
+from haim_tf.networks.autoregressive import NETWORKS, AutoregressiveNetwork, crop_at
 
 # Of the embeddings of grid elements and codes in a fresh network.
 EMBEDDING_STDDEV = 0.4
@@ -314,23 +314,6 @@ class PixelCNN(AutoregressiveNetwork):
             "condition_overlap": self.condition_overlap,
             "remat": self.remat,
         }
-
-
-def crop_at(grid, corner, size):
-    """A part of each grid: `(B, h, w, ...)` of `(B, H, W, ...)`.
-
-    Args:
-        grid: `(B, H, W, ...)`.
-        corner: int `(B, 2)`, row and column of the part's first element.
-        size: `(h, w)`, ints.
-    """
-    height, width = grid.shape[1:3]
-    corner = ops.cast(corner, "int32")
-    rows = corner[:, 0, None, None] + ops.arange(size[0], dtype="int32")[None, :, None]
-    columns = corner[:, 1, None, None] + ops.arange(size[1], dtype="int32")[None, None]
-    examples = ops.arange(ops.shape(grid)[0], dtype="int32")[:, None, None]
-    places = (examples * height + rows) * width + columns
-    return ops.take(ops.reshape(grid, (-1, *grid.shape[3:])), places, axis=0)
 
 
 def _embedding(count, width, policy, name):

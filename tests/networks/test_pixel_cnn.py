@@ -11,7 +11,7 @@ import tensorflow as tf
 from haim_tf.layers import CausalAttention2D, GatedResidualBlock, MaskedConv2D
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 from haim_tf.networks import PixelCNN
-from haim_tf.networks.pixel_cnn import crop_at
+from haim_tf.networks.autoregressive import crop_at
 from haim_tf.presets import list_models, load
 
 CODES_4 = Categorical(4)
