@@ -53,8 +53,8 @@ def complete(
         images: uint8, or float in 0..255, `(B, H, W, C)`; what stands in unknown pixels plays no part.
         mask: bool `(H, W)` or `(B, H, W)`, true where a pixel is known.
         rows: an int instead of `mask`: the first `rows` rows are known.
-        labels: one int or `(B,)`; `None`: a class-conditional model's label is drawn for each candidate, so
-            that the weights choose among labels as well.
+        labels: one int or name of a class, or `(B,)` of them; `None`: a class-conditional model's label is
+            drawn for each candidate, so that the weights choose among labels as well.
         seed: an int, or an int array `(B, 2)` of seed pairs, as for `HierarchicalModel.sample`.
         candidates: how many candidates each completion is chosen from; 1: nothing is weighed or guided, codes
             are drawn blindly except those whose field of view is known.
@@ -83,7 +83,7 @@ def complete(
     images = inputs.check_images(images, model.image_shape)
     mask = _check_mask(mask, rows, images.shape)
     if labels is not None or not model.num_classes:
-        labels = inputs.check_labels(labels, model.num_classes, len(images))
+        labels = inputs.check_labels(labels, model.num_classes, len(images), model.class_names)
     require_positive_integers(candidates=candidates, batch_size=batch_size, num=1 if num is None else num)
     drawn = _Candidates(model, images, mask, labels, seed_pairs(seed, len(images)), num or 1, candidates)
     drawn.bar = _bar(drawn, batch_size, verbose)

@@ -21,7 +21,7 @@ class _ModelDistribution(tfp.distributions.Distribution):
         parameters = {"model": model, "labels": labels, "temperature": temperature, "name": name}
         count = 1 if labels is None or np.ndim(labels) == 0 else len(labels)
         if labels is not None:
-            checked = inputs.check_labels(labels, model.num_classes, count)
+            checked = inputs.check_labels(labels, model.num_classes, count, model.class_names)
             labels = checked if np.ndim(labels) else checked[0]
         networks = model.num_levels + 1
         self.model = model

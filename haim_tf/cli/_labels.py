@@ -1,5 +1,7 @@
 """Labels as the command line takes them: numbers and names of classes."""
 
+from haim_tf.class_names import find_class
+
 
 def choose_labels(labels, num_classes, class_names):
     """The labels to take in turn, ints, for what `--labels` says; `None` for an unconditional model.
@@ -13,13 +15,15 @@ def choose_labels(labels, num_classes, class_names):
         return None
     if not labels or labels == ["all"]:
         return list(range(num_classes))
-    names = {name.lower(): i for i, name in enumerate(class_names or [])}
-    return [_label(text.strip(), num_classes, names) for text in labels]
-
-
-def _label(text, num_classes, names):
-    label = names.get(text.lower(), int(text) if text.isdecimal() else None)
-    if label is None or label >= num_classes:
-        known = f", or {', '.join(names)}" if names else ""
-        raise ValueError(f"--labels: {text!r} is no class; accepted: 0..{num_classes - 1}{known}")
-    return label
+    chosen = []
+    for text in (text.strip() for text in labels):
+        try:
+            label = int(text) if text.isdecimal() else find_class(text, class_names)
+        except ValueError as error:
+            raise ValueError(f"--labels: {error} (or a number in 0..{num_classes - 1})") from None
+        if label >= num_classes:
+            raise ValueError(f"--labels: {text!r} must be a number in 0..{num_classes - 1}")
+        # Flags are split at commas, which names may hold: the parts of one name count once.
+        if not (chosen and chosen[-1] == label and not text.isdecimal()):
+            chosen.append(label)
+    return chosen

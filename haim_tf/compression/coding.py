@@ -45,7 +45,7 @@ def compress(model, images, labels=None, name=None, verbose=None):
     inputs.check_codes_have_auxiliary(model, "compression")
     images = [_check_image(image, model) for image in images]
     if labels is not None or not model.num_classes:
-        labels = inputs.check_labels(labels, model.num_classes, len(images))
+        labels = inputs.check_labels(labels, model.num_classes, len(images), model.class_names)
     shape = model.image_shape
     counts = [tiles.count(*image.shape[:2], shape) for image in images]
     batch_bits = min(max(sum(counts) - 1, 0).bit_length(), container.MAX_BATCH_BITS)

@@ -67,6 +67,10 @@ class ImageData:
 
         return part(slice(None, -count)), part(slice(-count, None))
 
+    def with_labels(self, labels, class_names):
+        """The same images with other labels, int (N,), and class names."""
+        return ImageData(self.images, labels, class_names, self.name)
+
     def fingerprint(self):
         """What these images are, to tell them from others: a dict of the number of `images`, the
         `image_shape`, the `class_names` and a `sha256` of all labels and of 1,000 evenly spaced images."""

@@ -26,8 +26,8 @@ class Generation:
 
         Args:
             num: number of images.
-            labels: one int or `num` of them; `None` draws each label from the example's seed
-                (class-conditional models only).
+            labels: one int or name of a class (any of its parts: "goldfish"), or `num` of them; `None` draws
+                each label from the example's seed (class-conditional models only).
             seed: an int, or an int array `(num, 2)` of seed pairs; example i of seed s has the pair (s, i).
                 Weights, label, seed pair, temperature, top_p and guidance determine a sample.
             temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one a
@@ -51,7 +51,7 @@ class Generation:
         seeds = seed_pairs(seed, num)
         if labels is None and self.num_classes:
             labels = [np.random.default_rng(s).integers(self.num_classes) for s in seeds.astype("uint32")]
-        labels = inputs.check_labels(labels, self.num_classes, num)
+        labels = inputs.check_labels(labels, self.num_classes, num, self.class_names)
         sampling = self._sampling_of(temperature=temperature, top_p=top_p, guidance=guidance)
         return self._sample_below(None, labels, seeds, sampling, batch_size, verbose)
 

@@ -308,9 +308,9 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
         Args:
             images: uint8, or float in 0..255, `(B, H, W, C)`.
-            labels: ints `(B,)` in 0..num_classes-1, or one int. Class-conditional models need them, but for
-                those whose prior was trained with labels left out (`label_dropout`), where `None` gives the
-                bound without a label.
+            labels: ints `(B,)` in 0..num_classes-1 or names of classes, or one of them. Class-conditional
+                models need them, but for those whose prior was trained with labels left out
+                (`label_dropout`), where `None` gives the bound without a label.
         """
         return self._log_probs_by_part(images, labels).sum(axis=1)
 
@@ -336,7 +336,7 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         if labels is None and self.prior.no_label is not None:
             labels = np.full(len(images), self.prior.no_label, "int32")
         else:
-            labels = inputs.check_labels(labels, self.num_classes, len(images))
+            labels = inputs.check_labels(labels, self.num_classes, len(images), self.class_names)
         return self._run("_log_probs", images, labels)
 
     def without_teachers(self):

@@ -1,12 +1,16 @@
 """Checks of what users hand to a model: each wrong input is one error that names what is accepted."""
 
+import keras
 import numpy as np
 
+from haim_tf.class_names import labels_of
 
-def check_images(images, image_shape):
+
+def check_images(images, image_shape, any_scale=False):
     """Returns `images` as a uint8 array `(B, H, W, C)`.
 
-    Accepts integers, or floats, in 0..255; floats are rounded.
+    Accepts integers, or floats, in 0..255; floats are rounded. Fractions all in 0..1 are refused, for they
+    were meant otherwise: but for `any_scale`, where that has been decided by others of their kind.
 
     Raises:
         ValueError: wrong rank, size or channels, dtype, range, or values that are not finite.
@@ -25,16 +29,23 @@ def check_images(images, image_shape):
         raise ValueError("images must be finite, got NaN or infinity")
     if images.size and (images.min() < 0 or images.max() > 255):
         raise ValueError(f"images must lie in 0..255, got values {images.min()} to {images.max()}")
-    if np.issubdtype(images.dtype, np.floating) and images.size and 0 < images.max() <= 1:
+    if not any_scale and looks_scaled(images):
         raise ValueError(
-            f"images must lie in 0..255, got floats of at most {images.max():.3g}: "
+            f"images must lie in 0..255, got fractions of at most {images.max():.3g}: "
             "multiply images in 0..1 by 255"
         )
     return np.round(images).astype("uint8")
 
 
-def check_labels(labels, num_classes, count):
-    """Returns `labels` as int32 `(count,)` (one int is repeated), or `None` for an unconditional model.
+def looks_scaled(images):
+    """Whether numbers look like images in 0..1: all are, and not all are whole."""
+    floats = np.issubdtype(images.dtype, np.floating) and images.size
+    return bool(floats and images.max() <= 1 and (images != np.round(images)).any())
+
+
+def check_labels(labels, num_classes, count, class_names=None):
+    """Returns `labels` as int32 `(count,)` (one is repeated), or `None` for an unconditional model; names of
+    classes are accepted as well.
 
     Raises:
         ValueError: labels missing for a class-conditional model, given to another, or out of range.
@@ -47,7 +58,7 @@ def check_labels(labels, num_classes, count):
         raise ValueError(
             f"this model is class-conditional: labels must be ints in 0..{num_classes - 1}, got None"
         )
-    labels = np.asarray(labels)
+    labels = labels_of(labels, class_names)
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be integers, got dtype {labels.dtype}")
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -76,15 +87,58 @@ def check_specification(images, labels, image_shape, num_classes):
     if (labels is None) != (num_classes is None):
         wanted = "(images, labels)" if num_classes else "images without labels"
         raise ValueError(f"this model (num_classes={num_classes}) takes batches of {wanted}, got {labels=}")
-    if labels is not None and (ranks[1] != 1 or not labels.dtype.is_integer):
-        raise ValueError(f"labels must be integers of shape (B,), got {labels}")
+    column = ranks[1] == 2 and tuple(shapes[1])[1:] == (1,)
+    if labels is not None and ((ranks[1] != 1 and not column) or not labels.dtype.is_integer):
+        raise ValueError(f"labels must be integers of shape (B,) or (B, 1), got {labels}")
 
 
-def checked_batches(batches, image_shape, num_classes):
-    """A `tf.data.Dataset` whose batches are checked as they come, by `check_images` and `check_labels`.
+class BatchCheck:
+    """Checks the batches of one data set as they come, by `check_images` and `check_labels`.
+
+    Whether floats are in 0..1 by mistake is decided once: a batch of floats with larger values clears those
+    that follow.
+
+    Args:
+        image_shape: `(H, W, C)`.
+        num_classes: of the model, or `None`.
+        class_names: the labels' names, or `None`.
+    """
+
+    def __init__(self, image_shape, num_classes, class_names=None):
+        self.arguments = image_shape, num_classes, class_names
+        self.decided = False
+
+    def __call__(self, images, labels=None):
+        """uint8 images and int32 labels (or `None`) of a batch; a ValueError where they do not fit."""
+        image_shape, num_classes, class_names = self.arguments
+        images = np.asarray(images)
+        checked = check_images(images, image_shape, any_scale=self.decided)
+        floats = np.issubdtype(images.dtype, np.floating) and images.size
+        self.decided = self.decided or bool(floats and images.max() > 1)
+        return checked, check_labels(labels, num_classes, len(checked), class_names)
+
+    def batch(self, batch):
+        """The same for a batch as Keras takes it: images, `(images,)` or `(images, labels)`."""
+        images, labels = unpack(batch)
+        images, labels = self(images, labels)
+        return images if labels is None else (images, labels)
+
+
+def unpack(batch):
+    """A batch as (images, labels), labels `None` where there are none."""
+    if not isinstance(batch, (tuple, list)):
+        return batch, None
+    if len(batch) > 2 and any(part is not None for part in batch[2:]):
+        raise ValueError("sample weights are not supported: give batches of images or (images, labels)")
+    return batch[0], batch[1] if len(batch) > 1 else None
+
+
+def checked_batches(batches, check):
+    """A `tf.data.Dataset` whose batches are checked as they come.
 
     Args:
         batches: a data set of images or (images, labels) that `check_specification` accepts.
+        check: a `BatchCheck`.
 
     Returns:
         A data set of uint8 images, or of those and int32 labels. A batch with values out of range ends its
@@ -92,19 +146,50 @@ def checked_batches(batches, image_shape, num_classes):
     """
     import tensorflow as tf
 
-    def check(images, labels=None):
-        images = check_images(images, image_shape)
-        return images if labels is None else (images, check_labels(labels, num_classes, len(images)))
+    def check_arrays(images, labels=None):
+        images, labels = check(images, labels)
+        return images if labels is None else (images, labels)
 
     def check_batch(*batch):
+        batch = [part for part in batch if part is not None]
         kinds = (tf.uint8, tf.int32)[: len(batch)]
-        checked = tf.numpy_function(check, batch, kinds if len(batch) > 1 else kinds[0], stateful=False)
+        checked = tf.numpy_function(check_arrays, batch, kinds if len(batch) > 1 else kinds[0], stateful=True)
         checked = tf.nest.flatten(checked)
         for part, given in zip(checked, batch, strict=True):
-            part.set_shape(given.shape)
+            part.set_shape(given.shape if len(given.shape) != 2 else given.shape[:1])
         return tuple(checked) if len(checked) > 1 else checked[0]
 
-    return batches.map(check_batch, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.map(check_batch)
+
+
+class CheckedDataset(keras.utils.PyDataset):
+    """A `PyDataset` whose batches are checked as they are read.
+
+    Args:
+        batches: the data set.
+        check: a `BatchCheck`.
+    """
+
+    def __init__(self, batches, check):
+        super().__init__(
+            workers=batches.workers,
+            use_multiprocessing=batches.use_multiprocessing,
+            max_queue_size=batches.max_queue_size,
+        )
+        self.batches, self.check = batches, check
+
+    @property
+    def num_batches(self):
+        return self.batches.num_batches
+
+    def __getitem__(self, index):
+        return self.check.batch(self.batches[index])
+
+    def on_epoch_begin(self):
+        self.batches.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self.batches.on_epoch_end()
 
 
 def value_error(error):

@@ -1,12 +1,15 @@
 """Training of a hierarchy part by part: losses behind stop-gradients, clipping and metrics of each part."""
 
+import copy
 import math
+import types
 
 import keras
 import numpy as np
 from keras import ops
 
 from haim_tf import replicas
+from haim_tf.class_names import relabelled
 from haim_tf.models import inputs
 from haim_tf.models.parts import Parts
 from haim_tf.networks.autoregressive import crop_at
@@ -19,9 +22,13 @@ class PartwiseTraining(Parts):
     main decoder, to the next level and to the prior, so that no part's loss moves another part. On TensorFlow
     gradients are clipped part by part; elsewhere Keras' own step optimises the same sum of losses.
 
+    `fitted` tells whether `fit` has trained the model.
+
     NOTE: only where a level is trained end to end, for comparison, does the gradient of its main decoder pass
     to its autoencoder, whose own loss is the commitment alone.
     """
+
+    fitted = False
 
     def _prepare_training(self):
         self._clip_norm = None
@@ -66,25 +73,52 @@ class PartwiseTraining(Parts):
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, **kwargs):
+    def fit(self, x=None, y=None, validation_data=None, callbacks=None, verbose="auto", **kwargs):
         """`keras.Model.fit` on images, or images and labels.
+
+        Labels are integers, `(B,)` or `(B, 1)`, or names of classes. Labels of a `haim_tf.data.Batches` with
+        class names go by these names. The progress bar shows loss and bits/dim; the `History` that is
+        returned has every part's loss and gradient norm.
 
         Args:
             x: images as an array (uint8, or float in 0..255; `(B, H, W, C)`), a pair (images, labels), or
-                a `tf.data.Dataset` or `PyDataset` of such batches.
+                a `tf.data.Dataset`, `PyDataset` or generator of such batches.
             y: labels, where x is an array.
-            **kwargs: to `keras.Model.fit`.
+            validation_data: as `x`, or a pair (x, y).
+            callbacks: Keras callbacks; those that monitor a loss or bits/dim need no `mode`.
+            verbose, **kwargs: to `keras.Model.fit`.
 
         Raises:
             ValueError: images or labels of a wrong shape, dtype or range; labels missing or not wanted.
         """
         if not self.trainable_variables:
             raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
-        return _with_value_errors(super().fit, *self._checked(x, y), **kwargs)
+        x, y = self._checked(x, y)
+        if validation_data is not None:
+            pair = isinstance(validation_data, (tuple, list)) and len(validation_data) <= 3
+            images, labels = inputs.unpack(validation_data) if pair else (validation_data, None)
+            images, labels = self._checked(images, labels)
+            validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
+        callbacks = _readied(callbacks, verbose)
+        found = _with_value_errors(
+            super().fit, x, y, validation_data=validation_data, callbacks=callbacks, verbose=verbose, **kwargs
+        )
+        self.fitted = True
+        return found
 
-    def evaluate(self, x=None, y=None, **kwargs):
+    def evaluate(self, x=None, y=None, callbacks=None, verbose="auto", **kwargs):
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
-        return _with_value_errors(super().evaluate, *self._checked(x, y), **kwargs)
+        x, y = self._checked(x, y)
+        callbacks = _readied(callbacks, verbose)
+        return _with_value_errors(super().evaluate, x, y, callbacks=callbacks, verbose=verbose, **kwargs)
+
+    def train_on_batch(self, x, y=None, **kwargs):
+        """`keras.Model.train_on_batch`, on images or images and labels."""
+        return super().train_on_batch(*self._checked(x, y), **kwargs)
+
+    def test_on_batch(self, x, y=None, **kwargs):
+        """`keras.Model.test_on_batch`, on images or images and labels."""
+        return super().test_on_batch(*self._checked(x, y), **kwargs)
 
     def check_batches(self, batches):
         """A ValueError where the batches of a `PyDataset` do not fit the model."""
@@ -94,16 +128,26 @@ class PartwiseTraining(Parts):
         """Images and labels as Keras takes them; a ValueError where they do not fit the model."""
         if isinstance(x, (tuple, list)) and len(x) == 2 and y is None:
             x, y = x
+        check = inputs.BatchCheck(self.image_shape, self.num_classes, self.class_names)
         if hasattr(x, "element_spec"):
-            inputs.check_specification(*_unpack(x.element_spec), self.image_shape, self.num_classes)
-            x = inputs.checked_batches(x, self.image_shape, self.num_classes)
+            specification = inputs.unpack(x.element_spec)
+            inputs.check_specification(*specification, self.image_shape, self.num_classes)
+            x = inputs.checked_batches(x, check)
         elif isinstance(x, keras.utils.PyDataset):
-            images, labels = _unpack(x[0])
-            if not isinstance(images, dict):  # Those of a recipe, cut or with codes, are known to fit.
-                self._checked(images, labels)
+            data = getattr(x, "data", None)
+            if self.class_names is None and self.num_classes and getattr(data, "class_names", None):
+                if len(data.class_names) == self.num_classes:
+                    self.class_names = list(data.class_names)
+            elif getattr(data, "class_names", None):
+                x = copy.copy(x)
+                x.data = relabelled(data, self)
+            if not isinstance(inputs.unpack(x[0])[0], dict):  # Cut, or with codes: a recipe's, known to fit.
+                check.batch(x[0])
+                x = inputs.CheckedDataset(x, check)
+        elif isinstance(x, types.GeneratorType):
+            x = (check.batch(batch) for batch in x)
         elif isinstance(x, (list, np.ndarray)) or hasattr(x, "__array__"):
-            x = inputs.check_images(x, self.image_shape)
-            y = inputs.check_labels(y, self.num_classes, len(x))
+            x, y = check(x, y)
         return x, y
 
     def losses_and_statistics(self, images, labels=None, codes=None, corner=None, training=False):
@@ -196,14 +240,14 @@ class PartwiseTraining(Parts):
 
     def train_step(self, *state_and_data):
         *state, data = state_and_data
-        packed = _pack(*_unpack(data))
+        packed = _pack(*inputs.unpack(data))
         if keras.backend.backend() == "tensorflow":
             return _tensorflow_step(self, packed)
         return super().train_step(*state, (packed,))
 
     def test_step(self, *state_and_data):
         *state, data = state_and_data
-        packed = _pack(*_unpack(data))
+        packed = _pack(*inputs.unpack(data))
         if keras.backend.backend() != "tensorflow":
             return super().test_step(*state, (packed,))
         return self.compute_metrics(packed, None, self.call(packed, training=False))
@@ -268,13 +312,40 @@ class _Trackers:
         return {name: self.means[name].result() for name in values}
 
 
-def _unpack(batch):
-    """A batch as (images, labels), labels `None` where there are none."""
-    if not isinstance(batch, (tuple, list)):
-        return batch, None
-    if len(batch) > 2 and any(part is not None for part in batch[2:]):
-        raise ValueError("sample weights are not supported: give batches of images or (images, labels)")
-    return batch[0], batch[1] if len(batch) > 1 else None
+def _readied(callbacks, verbose):
+    """Callbacks with a bar of few figures, where there is one, and the direction of what they monitor."""
+    callbacks = [] if callbacks is None else callbacks
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+    for callback in callbacks:
+        monitored = str(getattr(callback, "monitor", "")).removeprefix("val_")
+        if getattr(callback, "mode", None) == "auto" and monitored.startswith(("loss", "bits_per_dim")):
+            callback.mode = "min"
+    if verbose and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
+        callbacks.append(_BriefBar())
+    return callbacks
+
+
+class _BriefBar(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar, of the figures that tell how training goes."""
+
+    SHOWN = ("loss", "bits_per_dim", "val_loss", "val_bits_per_dim")
+
+    def _brief(self, logs):
+        return {name: value for name, value in (logs or {}).items() if name in self.SHOWN}
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, self._brief(logs))
+
+    def on_test_batch_end(self, batch, logs=None):
+        super().on_test_batch_end(batch, self._brief(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, self._brief(logs))
+
+    def on_test_end(self, logs=None):
+        super().on_test_end(self._brief(logs))
 
 
 def _pack(images, labels):

@@ -113,7 +113,7 @@ BAD_LABELS = {
     "negative": ([0, -1, 2], r"0\.\.2, got values -1 to 2"),
     "float": ([0.0, 1.0, 2.0], "integers, got dtype float64"),
     "bool": ([True, False, True], "integers, got dtype bool"),
-    "strings": (["a", "b", "c"], "integers, got dtype <U1"),
+    "strings": (["a", "b", "c"], "have no names|the classes"),
     "too few": ([0, 1], r"shape \(3,\), got \(2,\)"),
     "one-hot": (np.eye(3, dtype="int32"), r"shape \(3,\), got \(3, 3\)"),
 }
@@ -165,8 +165,8 @@ LABELS = np.zeros(3, "int32")
         (data_set(IMAGES > 3, LABELS), "0..255, got .*bool"),
         (data_set(IMAGES.astype(str), LABELS), "0..255, got .*string"),
         (data_set(IMAGES), r"takes batches of \(images, labels\), got labels=None"),
-        (data_set(IMAGES, LABELS.astype("float32")), r"integers of shape \(B,\), got .*float32"),
-        (data_set(IMAGES, LABELS[:, None]), r"integers of shape \(B,\), got .*\(None, 1\)"),
+        (data_set(IMAGES, LABELS.astype("float32")), r"integers of shape \(B,\) or \(B, 1\), got .*float32"),
+        (data_set(IMAGES, np.zeros((3, 2), "int32")), r"of shape \(B,\) or \(B, 1\), got .*\(None, 2\)"),
         (data_set({"image": IMAGES, "label": LABELS}), r"batches \(B, 4, 6, 3\), got \{'image'"),
         (data_set(IMAGES, LABELS, LABELS), "sample weights are not supported"),
     ],
@@ -183,7 +183,7 @@ def test_data_sets_with_values_out_of_range(model):
     for data, named in (
         (data_set(IMAGES + 300.0, LABELS), "images must lie in 0..255, got values"),
         (data_set(IMAGES * np.float64("nan"), LABELS), "images must be finite"),
-        (data_set(np.full(IMAGES.shape, 0.5), LABELS), "images must lie in 0..255, got floats of at most"),
+        (data_set(np.full(IMAGES.shape, 0.5), LABELS), "images must lie in 0..255, got fractions of at most"),
         (data_set(IMAGES, LABELS + 3), "labels must lie in 0..2, got values 3 to 3"),
     ):
         for call in (model.fit, model.evaluate):
@@ -245,7 +245,6 @@ def test_per_level_values():
         ({"temperature": [1.0, 1.0, 1.0]}, "one number or 2 .*finest first, then the prior"),
         ({"temperature": "hot"}, "temperature must be one number"),
         ({"temperature": {}}, "temperature must be one number"),
-        ({"temperature": None}, "temperature must lie in"),
         ({"top_p": 0.0}, "top_p must lie in"),
         ({"top_p": 1.1}, "top_p must lie in"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
