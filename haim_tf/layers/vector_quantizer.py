@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from haim_tf import replicas
 from haim_tf.checks import require_positive_integers
+from haim_tf.layers import collectives
 
 # A code counts as active when its share of the moving average counts is at least this part of uniform (1/K).
 ACTIVE_SHARE = 0.01
@@ -110,7 +110,7 @@ class VectorQuantizer(keras.layers.Layer):
         learn = training and self.trainable
         if learn:
             candidates = self._pick(flat)
-            self._start_from(candidates, ops.shape(flat)[0] * replicas.place()[1])
+            self._start_from(candidates, ops.shape(flat)[0] * collectives.place()[1])
         flat_codes = self._nearest(flat)
         codes = ops.reshape(flat_codes, ops.shape(queries)[:-1])
         # Looked up before the codebook moves: the vectors are those that the codes were chosen by.
@@ -160,14 +160,14 @@ class VectorQuantizer(keras.layers.Layer):
         """
         flat = ops.stop_gradient(flat)
         errors = ops.sum(ops.square(flat - self.lookup(self._nearest(flat))), axis=-1)
-        replica, replica_count = replicas.place()
+        replica, replica_count = collectives.place()
         shape = (replica_count, ops.shape(flat)[0])
         uniforms = keras.random.uniform(shape, 1e-7, 1.0, seed=self.seed_generator)[replica]
         # The largest of log-weights plus Gumbel noise are a weighted draw without replacement.
         keys = ops.log(-ops.log(uniforms)) - ops.log(errors + 1e-12)
         # The K first of all are among the K first of each replica.
         first = ops.argsort(keys)[: self.codebook_size]
-        flat, keys = (replicas.gathered(ops.take(values, first, axis=0)) for values in (flat, keys))
+        flat, keys = (collectives.gathered(ops.take(values, first, axis=0)) for values in (flat, keys))
         order, count = ops.argsort(keys), ops.shape(keys)[0]
         positions = ops.arange(self.codebook_size, dtype="int32")
         picked = ops.take(flat, ops.take(order, positions % count), axis=0)
@@ -185,7 +185,7 @@ class VectorQuantizer(keras.layers.Layer):
         """Moves counts, sums and codebook towards this batch (van den Oord et al. 2017, equations 6 to 8)."""
         K = self.codebook_size
         for average, values in ((self.counts, ops.ones_like(flat[:, 0])), (self.sums, flat)):
-            batch = replicas.total(ops.segment_sum(values, flat_codes, num_segments=K))
+            batch = collectives.total(ops.segment_sum(values, flat_codes, num_segments=K))
             average.assign(self.decay * ops.convert_to_tensor(average) + (1 - self.decay) * batch)
         counts = ops.convert_to_tensor(self.counts)
         total = ops.sum(counts)
