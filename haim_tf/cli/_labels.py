@@ -21,5 +21,5 @@ def _label(text, num_classes, names):
     label = names.get(text.lower(), int(text) if text.isdecimal() else None)
     if label is None or label >= num_classes:
         known = f", or {', '.join(names)}" if names else ""
-        raise ValueError(f"--labels: {text!r} is no class; accepted: 0..{num_classes - 1}{known}")
+        raise ValueError(f"--labels must be among 0..{num_classes - 1}{known}, got {text!r}")
     return label

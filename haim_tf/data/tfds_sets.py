@@ -34,8 +34,14 @@ def load_tfds(name: str, split: str, image_shape: ImageShape | None, accepted: s
         ) from error
     splits = builder.info.splits
     split = _rename(split, splits)
-    examples = tfds.as_numpy(builder.as_dataset(split=split))
-    total = splits[split].num_examples if splits else None
+    try:
+        examples = tfds.as_numpy(builder.as_dataset(split=split))
+        total = splits[split].num_examples if splits else None
+    except (ValueError, KeyError) as error:
+        known = f"one of {', '.join(sorted(splits))}, or a slice of one"
+        raise ValueError(
+            f"{name}: split must be {known}, got {split!r}; TFDS says: {_line(error)}"
+        ) from error
     try:
         images, labels = _gather(progress(examples, name, total), image_shape, name)
     except tf.errors.OpError as error:

@@ -66,7 +66,7 @@ def test_there_and_back(run, folder):
         (["data.npz"], "cannot read data.npz as an image"),
         (["a.png", "./a.png"], "a.png and a.png would both become small/a.haim"),
         (["a.png", "--output=x/y"], "--output must be a folder"),
-        (["a.png", "--labels=2"], "--labels: '2' is no class"),
+        (["a.png", "--labels=2"], "--labels must be among 0..1, got '2'"),
     ],
 )
 def test_bad_input_leaves_nothing_behind(run, folder, arguments, message):
