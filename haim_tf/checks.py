@@ -1,15 +1,20 @@
-"""Checks of what people hand over: a wrong value is a ValueError, "... must be ..., got ..."."""
+"""Checks of what people hand over: a wrong value is a ValueError, "<name> must be <what>, got <value>"."""
 
 import operator
+from collections.abc import Iterable
+from typing import Any
 
 
-def require_int(name, value, low=None, high=None):
+def require_int(
+    name: str, value: Any, low: int | None = None, high: int | None = None, optional: bool = False
+) -> int | None:
     """`value` as an int in `low..high`, whatever integer type it is of (NumPy's, a 0-d array of them).
 
     Args:
         name: what the message calls it.
         value: to be checked; a bool is no integer.
         low, high: bounds, both included; `None`: none.
+        optional: whether `None` will do as well; it comes back as it is.
 
     Raises:
         ValueError: it is no integer, or out of bounds.
@@ -18,6 +23,8 @@ def require_int(name, value, low=None, high=None):
         >>> require_int("num", np.int64(3), low=1)
         3
     """
+    if value is None and optional:
+        return None
     try:
         number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
     except TypeError:
@@ -28,15 +35,71 @@ def require_int(name, value, low=None, high=None):
             bounds = f" in {low}..{high}"
         else:
             bounds = "" if low is None else f" of at least {low}"
-        raise ValueError(f"{name} must be an integer{bounds}, got {value!r}")
+        alternative = " or None" if optional else ""
+        raise ValueError(f"{name} must be an integer{bounds}{alternative}, got {value!r}")
     return number
 
 
-def require_positive_integers(**values):
-    """A ValueError that names the first argument that is not an integer of at least 1.
+def require_positive_integers(**values: Any) -> tuple[int, ...]:
+    """The arguments as ints, in their order; a ValueError names the first that is no integer of at least 1.
 
     Example:
-        >>> require_positive_integers(width=64, blocks=2)
+        >>> require_positive_integers(width=np.int64(64), blocks=2)
+        (64, 2)
     """
-    for name, value in values.items():
-        require_int(name, value, low=1)
+    return tuple(require_int(name, value, low=1) for name, value in values.items())
+
+
+def require_number(
+    name: str,
+    value: Any,
+    low: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """`value` as a float within the bounds, whatever number type it is of.
+
+    Args:
+        name: what the message calls it.
+        value: to be checked; a bool or a text is no number, and neither is NaN.
+        low: lower bound, included. above, below: bounds, excluded. `None`: none.
+
+    Raises:
+        ValueError: it is no number, or out of bounds.
+
+    Example:
+        >>> require_number("decay", np.float64(0.5), low=0, below=1)
+        0.5
+    """
+    try:
+        # What a text or a bool would become is not what was meant.
+        number = float("nan") if type(value).__name__ in ("bool", "bool_", "str", "bytes") else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    fits = number == number and (low is None or number >= low)
+    if not fits or (above is not None and number <= above) or (below is not None and number >= below):
+        bounds = [f"of at least {low}"] if low is not None else []
+        bounds += [f"above {above}"] if above is not None else []
+        bounds += [f"below {below}"] if below is not None else []
+        raise ValueError(f"{name} must be a number {' and '.join(bounds)}".rstrip() + f", got {value!r}")
+    return number
+
+
+def require_kernel_size(name: str, value: Iterable[int]) -> tuple[int, int]:
+    """`value` as the sides `(kh, kw)` of a causal kernel, ints of at least 1, `kw` odd.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+        >>> require_kernel_size("kernel_size", [3, 5])
+        (3, 5)
+    """
+    try:
+        height, width = (require_int(name, side, low=1) for side in value)
+        accepted = width % 2 == 1
+    except (TypeError, ValueError):
+        accepted = False
+    if not accepted:
+        raise ValueError(f"{name} must be (kh, kw), integers of at least 1 and kw odd, got {value!r}")
+    return height, width

@@ -28,7 +28,7 @@ def check_arrays(path):
     from haim_tf import files
 
     if Path(path).suffix != ".npz":
-        raise ValueError(f"arrays are written to a file that ends in .npz, got {path}")
+        raise ValueError(f"arrays must go to a file that ends in .npz, got {path}")
     return files.check_new_file(path)
 
 

@@ -25,9 +25,8 @@ flags.DEFINE_integer("seed", 0, "Of the classifier and of the samples.", lower_b
 def main(argv):
     from pathlib import Path
 
-    import keras
-
     from haim_tf import data, evaluation, presets
+    from haim_tf.cli._networks import load_network
 
     folder = Path(FLAGS.model).expanduser()
     if not (folder / presets.CONFIG).is_file():
@@ -38,7 +37,7 @@ def main(argv):
         for split in (FLAGS.split, FLAGS.tune_split)
     )
     if FLAGS.classifier:
-        network = keras.saving.load_model(FLAGS.classifier, compile=False)
+        network = load_network("classifier", FLAGS.classifier)
     else:
         if train.labels is None:
             raise ValueError(f"{FLAGS.data} has no labels to learn: name a --classifier")

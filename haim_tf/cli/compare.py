@@ -23,29 +23,26 @@ flags.DEFINE_string("output", None, "JSON file for the figures, a new one.")
 
 
 def main(argv):
-    import keras
     import numpy as np
 
     from haim_tf import data, evaluation, files
+    from haim_tf.cli._networks import load_network
 
     output = files.check_new_file(FLAGS.output) if FLAGS.output else None
     samples = data.load(FLAGS.samples)
     real = data.load(FLAGS.data, FLAGS.split, image_shape=samples.image_shape)
     num = min(len(real), len(samples)) if FLAGS.num is None else FLAGS.num
     if num > min(len(real), len(samples)):
-        raise ValueError(f"--num={num}: there are {len(real)} real images and {len(samples)} samples")
+        raise ValueError(
+            f"--num must be at most the count of real images, {len(real)}, and of samples, {len(samples)}, "
+            f"got {num}"
+        )
     if FLAGS.extractor == "inception_v3":
         if FLAGS.layer:
             raise ValueError("--layer is for extractors from files")
         extractor = evaluation.inception_features(samples.image_shape)
     else:
-        try:
-            network = keras.saving.load_model(FLAGS.extractor, compile=False)
-        except Exception as error:  # Keras raises errors of many types for what is no model.
-            raise ValueError(
-                f"--extractor={FLAGS.extractor} cannot be read as a Keras model: {error}"
-            ) from None
-        extractor = evaluation.feature_layer(network, FLAGS.layer)
+        extractor = evaluation.feature_layer(load_network("extractor", FLAGS.extractor), FLAGS.layer)
     features = [
         evaluation.extract_features(images.images[np.arange(num)], extractor, FLAGS.batch_size, verbose=True)
         for images in (real, samples)

@@ -68,7 +68,7 @@ def main(argv):
 
 
 def sheet(images, mask, completions):
-    """A row an image: the original, its known pixels, the rest grey, and its completions `(num, H, W, C)`."""
+    """One row per image: the original, its known pixels (the rest grey), its completions `(num, H, W, C)`."""
     import numpy as np
 
     known = np.where(mask[..., None], images, np.uint8(128))

@@ -51,7 +51,7 @@ def main(argv):
 
 
 def table(report):
-    """The figures of a report as text, a row a part of the model."""
+    """The figures of a report as text, one row per part of the model."""
     rows = [["", "bits/dim", "codes shuffled", "grid", "codebook", "capacity, bits", "perplexity", "active"]]
     rows[0] += ["error auxiliary", "error main"]
     for name, bits in report["bits_per_dim"].items():

@@ -2,8 +2,11 @@
 
 A subcommand is a file of this folder: the first line of its docstring is its help, it defines absl flags and
 `main(argv)`, where it takes more than flags also `ARGUMENTS`, what the usage line calls them, and it imports
-what is slow (keras, the rest of haim_tf) inside `main`. Only the one that runs
-is imported, so that their flags do not collide and help comes at once.
+what is slow (keras, the rest of haim_tf) inside `main`. Only the one that runs is imported, so that their
+flags do not collide and help comes at once.
+
+Bad input is what haim_tf itself raises a ValueError for, or the system an OSError. Any other error is not the
+user's, and keeps its traceback.
 """
 
 import ast
@@ -13,20 +16,26 @@ import importlib
 import os
 import sys
 import textwrap
+import traceback
 from pathlib import Path
 
 from absl import flags
 
 HELP_FLAGS = ("--help", "-help", "-h", "help")
+DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "HAIM_TF_DEBUG"
 
 
 def main(arguments=None):
     """Runs `haim_tf COMMAND --flags`; `arguments` are those of the process by default.
 
+    With `--debug`, or `HAIM_TF_DEBUG=1` in the environment, the one line on bad input becomes a traceback.
+
     Returns:
         The exit code: 0, 2 for bad input (one line on stderr says what is wrong), 130 when interrupted.
     """
-    name, *arguments = (sys.argv[1:] if arguments is None else list(arguments)) or ["help"]
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug = DEBUG_FLAG in arguments or os.environ.get(DEBUG_VARIABLE) == "1"
+    name, *arguments = [argument for argument in arguments if argument != DEBUG_FLAG] or ["help"]
     commands = _find_commands()
     if name in HELP_FLAGS:
         print(_overview(commands))
@@ -49,16 +58,31 @@ def main(arguments=None):
             with _quiet():
                 importlib.import_module("keras").distribution.list_devices()
         command.main(argv)
-    except flags.Error as error:
-        return _complain(f"haim_tf {name}", f"{error} (haim_tf {name} --help lists the flags)")
-    except OSError as error:
-        known = error.filename and error.strerror
-        return _complain(f"haim_tf {name}", f"{error.filename}: {error.strerror}" if known else error)
-    except ValueError as error:
-        return _complain(f"haim_tf {name}", error)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        message = _bad_input(error, name)
+        if message is None:
+            raise
+        if debug:
+            traceback.print_exc()
+            return 2
+        return _complain(f"haim_tf {name}", message)
     return 0
+
+
+def _bad_input(error, command):
+    """What to tell the user, where the error is about what they gave; `None` where it is not."""
+    if isinstance(error, flags.Error):
+        return f"{error} (haim_tf {command} --help lists the flags)"
+    if isinstance(error, OSError):
+        known = error.filename and error.strerror
+        return f"{error.filename}: {error.strerror}" if known else str(error)
+    if isinstance(error, ValueError):
+        *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+        if Path(innermost.f_code.co_filename).is_relative_to(Path(__file__).parents[1]):
+            return str(error)
+    return None
 
 
 def _find_commands():
@@ -75,7 +99,12 @@ def _overview(commands):
     width = max(map(len, commands))
     lines = ["usage: haim_tf COMMAND --flag=value ...", ""]
     lines += [f"  {name:<{width}}  {help_line}" for name, help_line in commands.items()]
-    return "\n".join([*lines, "", "haim_tf COMMAND --help lists a command's flags."])
+    lines += [
+        "",
+        "haim_tf COMMAND --help lists a command's flags.",
+        f"{DEBUG_FLAG} shows where an error arose.",
+    ]
+    return "\n".join(lines)
 
 
 def _help(name, command):

@@ -1,16 +1,17 @@
 """Images from `.npy` and `.npz` files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 
-from haim_tf.data.image_data import ImageData
+from haim_tf.data.image_data import ImageData, ImageShape
 from haim_tf.data.image_files import fit_array
 from haim_tf.data.reading import progress, reading
 from haim_tf.data.splits import choose_split, parse_split, to_slice
 
 
-def load_npy(path, split, image_shape):
+def load_npy(path: Path, split: str, image_shape: ImageShape | None) -> ImageData:
     """An `.npy` file; `X_images.npy` with the labels in `X_labels.npy` and the names in `classes.json`."""
     _, bounds = parse_split(split)
     labels = class_names = None
@@ -24,7 +25,7 @@ def load_npy(path, split, image_shape):
     return _build(images, labels, class_names, bounds, image_shape, path)
 
 
-def load_npz(path, split, image_shape):
+def load_npz(path: Path, split: str, image_shape: ImageShape | None) -> ImageData:
     """An `.npz` file with `images` and perhaps `labels` and `class_names`, or `x_<split>` and `y_<split>`."""
     split, bounds = parse_split(split)
     with reading(path, "an .npz file"), np.load(path, allow_pickle=False) as archive:
@@ -39,7 +40,7 @@ def _npz_keys(found, split, path):
         return "images", "labels", "class_names"
     splits = {key[2:] for key in found if key.startswith("x_")}
     if not splits:
-        raise ValueError(f"it holds {found}. Accepted: images, or x_train and x_test.")
+        raise ValueError(f"its arrays must be images, or x_train and x_test, got {found}")
     split = choose_split(split, splits, path)
     return f"x_{split}", f"y_{split}", "class_names"
 
@@ -59,5 +60,5 @@ def _read_names(path):
     with reading(path, "a JSON list of names"):
         names = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"it holds {str(names)[:60]}")
+            raise ValueError(f"it must be a list of names, got {str(names)[:60]}")
     return names

@@ -2,17 +2,19 @@
 
 import copy
 import functools
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 
+from haim_tf.checks import require_int
 from haim_tf.data.image_data import ImageData
 
 
 class Batches(keras.utils.PyDataset):
     """Batches of an `ImageData` for `fit`: batch `i` is a pure function of `seed` and `start_step + i`.
 
-    The images are drawn epoch by epoch in a fresh seeded order, each once an epoch. A batch that reaches the
+    The images are drawn epoch by epoch in a fresh seeded order, each once per epoch. A batch that reaches the
     end of an epoch goes on into the next one, so that all batches are full. Without `steps` there is no end,
     and `fit(batches, steps_per_epoch=n, epochs=e, shuffle=False)` takes the first `n * e` batches in order.
     After `k` steps, a run with `start_step=k` sees what the first one would have seen.
@@ -53,46 +55,46 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        data,
-        batch_size,
-        shuffle=True,
-        flip=False,
-        seed=0,
-        start_step=0,
-        steps=None,
-        labels=True,
-        codes=None,
-        crop=None,
+        data: ImageData,
+        batch_size: int,
+        shuffle: bool = True,
+        flip: bool = False,
+        seed: int = 0,
+        start_step: int = 0,
+        steps: int | None = None,
+        labels: bool = True,
+        codes: Sequence[np.ndarray] | None = None,
+        crop: int | None = None,
     ):
         # One worker: with more, Keras loses batches that it has read ahead when it renews an iterator.
         super().__init__(workers=1)
         _check_data(data)
         self.data = data
-        self.batch_size = _check_int("batch_size", batch_size, 1)
+        self.batch_size = require_int("batch_size", batch_size, low=1)
         self.shuffle = shuffle
         self.flip = flip
-        self.seed = _check_int("seed", seed, 0)
-        self.start_step = _check_int("start_step", start_step, 0)
-        self.steps = None if steps is None else _check_int("steps", steps, 1)
+        self.seed = require_int("seed", seed, low=0)
+        self.start_step = require_int("start_step", start_step, low=0)
+        self.steps = require_int("steps", steps, low=1, optional=True)
         self.labels = labels and data.labels is not None
         self.codes = codes
-        self.crop = crop
+        self.crop = require_int("crop", crop, low=1, optional=True)
         self._own = slice(None)
-        if crop is not None:
+        if self.crop is not None:
             self._check_crop()
 
     def _check_crop(self):
         """The crop's corners lie on the coarsest grid's lines."""
-        _check_int("crop", self.crop, 1)
         sides = self.data.image_shape[:2]
         coarsest = self.codes[-1].shape[2:] if self.codes else sides
         self._cell = sides[0] // coarsest[0]
         if self.crop % self._cell or self.crop > min(sides):
             raise ValueError(
-                f"crop is {self.crop}. Accepted: a multiple of {self._cell}, a cell, up to {min(sides)}."
+                f"crop must be a multiple of {self._cell}, the side of a cell, up to {min(sides)}, "
+                f"got {self.crop}"
             )
 
-    def part(self, index, count):
+    def part(self, index: int, count: int) -> "Batches":
         """These batches' part `index` of `count` equal ones, as batches; no other part's images are read.
 
         Raises:
@@ -100,7 +102,7 @@ class Batches(keras.utils.PyDataset):
         """
         if self.batch_size % count:
             raise ValueError(
-                f"batch_size is {self.batch_size}. Accepted: a multiple of {count}, the number of replicas."
+                f"batch_size must be a multiple of {count}, the number of replicas, got {self.batch_size}"
             )
         part = copy.copy(self)
         size = self.batch_size // count
@@ -108,10 +110,10 @@ class Batches(keras.utils.PyDataset):
         return part
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         return self.steps
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple | dict | np.ndarray:
         if index < 0 or (self.steps is not None and index >= self.steps):
             raise IndexError(f"Batch {index} of {self.steps or 'an endless number of'} batches.")
         step = self.start_step + index
@@ -152,7 +154,7 @@ def _epoch_order(seed, epoch, count):
     return np.random.default_rng((seed, 0, epoch)).permutation(count)
 
 
-def in_order(data, batch_size):
+def in_order(data: ImageData, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Goes once through an `ImageData` in its own order, for evaluation.
 
     Args:
@@ -168,7 +170,7 @@ def in_order(data, batch_size):
         [4, 4, 2]
     """
     _check_data(data)
-    batch_size = _check_int("batch_size", batch_size, 1)
+    batch_size = require_int("batch_size", batch_size, low=1)
     parts = (slice(i, i + batch_size) for i in range(0, len(data), batch_size))
     labels = data.labels
     return ((np.asarray(data.images[p]), None if labels is None else labels[p]) for p in parts)
@@ -176,12 +178,4 @@ def in_order(data, batch_size):
 
 def _check_data(data):
     if not isinstance(data, ImageData):
-        raise ValueError(
-            f"data is a {type(data).__name__}. Accepted: an ImageData, as haim_tf.data.load gives."
-        )
-
-
-def _check_int(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} is {value!r}. Accepted: an int, {least} or more.")
-    return int(value)
+        raise ValueError(f"data must be an ImageData, as haim_tf.data.load gives, got {type(data).__name__}")

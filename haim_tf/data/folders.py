@@ -1,16 +1,18 @@
 """Images from folders, with and without classes and splits."""
 
+from pathlib import Path
+
 import numpy as np
 
 from haim_tf.data.arrays import load_npy
-from haim_tf.data.image_data import ImageData
+from haim_tf.data.image_data import ImageData, ImageShape
 from haim_tf.data.image_files import ImageFiles
 from haim_tf.data.splits import HELD_OUT, choose_split, parse_split, to_slice
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def load_folder(root, split, image_shape):
+def load_folder(root: Path, split: str, image_shape: ImageShape | None) -> ImageData:
     """A folder of images, of classes or of `<split>_images.npy` files, see `haim_tf.data.load`."""
     name, bounds = parse_split(split)
     arrays = {file.name.removesuffix("_images.npy") for file in root.glob("*_images.npy")}
@@ -19,12 +21,12 @@ def load_folder(root, split, image_shape):
     folder, class_names = _find_classes(root, name)
     files = [(file, None) for file in _image_files(folder)]
     if files and class_names:
-        raise ValueError(f"{folder} holds both images and folders. Accepted: one or the other.")
+        raise ValueError(f"{folder} must hold images or folders of them, got both")
     for label, class_name in enumerate(class_names):
         if (folder / class_name).is_dir():
             files += [(file, label) for file in _image_files(folder / class_name)]
     if not files:
-        raise ValueError(f"{folder} holds no images ({', '.join(_SUFFIXES)}), nor do the folders in it.")
+        raise ValueError(f"{folder} must hold images ({', '.join(_SUFFIXES)}) or folders of them, got none")
     if class_names:
         files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
     paths, labels = zip(*files[to_slice(bounds, len(files), folder)], strict=True)

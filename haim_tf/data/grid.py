@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from haim_tf.checks import require_int
+
 _GAP = 2  # Pixels between images, white.
 
 
-def save_grid(images, path, columns=None):
+def save_grid(images: np.ndarray, path: str | os.PathLike, columns: int | None = None) -> None:
     """Writes a PNG sheet of images, row by row, white between them. A file that is already there is replaced
     only when the new one is complete.
 
@@ -30,14 +32,13 @@ def save_grid(images, path, columns=None):
     images, path = np.asarray(images), Path(path)
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3) or 0 in images.shape:
         raise ValueError(
-            f"images are {images.dtype} of shape {images.shape}. Accepted: uint8 (B, H, W, C), C 1 or 3."
+            f"images must be uint8 (B, H, W, C), C 1 or 3, got {images.dtype} of shape {images.shape}"
         )
-    if columns is not None and (not isinstance(columns, (int, np.integer)) or columns < 1):
-        raise ValueError(f"columns is {columns!r}. Accepted: an int, 1 or more, or None.")
+    columns = require_int("columns", columns, low=1, optional=True)
     if path.suffix.lower() != ".png" or path.is_dir():
-        raise ValueError(f"Cannot write a sheet of images to {path}. Accepted: a file that ends in .png.")
+        raise ValueError(f"path must be a file that ends in .png, got {path}")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
 
     count, height, width, channels = images.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
@@ -51,6 +52,6 @@ def save_grid(images, path, columns=None):
         Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(unfinished, format="PNG")
         os.replace(unfinished, path)
     except OSError as error:
-        raise ValueError(f"Cannot write {path}: {error.strerror or error}") from error
+        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,10 +1,12 @@
 """`ImageData`: checked images with their labels."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from haim_tf.data.image_files import ImageFiles
+from haim_tf.checks import require_int
+from haim_tf.data.image_files import ImageFiles, ImageShape
 
 # How many images, evenly spaced, stand for all of them.
 FINGERPRINT_IMAGES = 1000
@@ -38,27 +40,32 @@ class ImageData:
         (5, (28, 28, 1), (2, 28, 28, 1))
     """
 
-    def __init__(self, images, labels=None, class_names=None, name="images"):
+    def __init__(
+        self,
+        images: np.ndarray | ImageFiles,
+        labels: Sequence[int] | np.ndarray | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "images",
+    ):
         self.name = str(name)
         self.images = images if isinstance(images, ImageFiles) else check_images(images, self.name)
         self.class_names = None if class_names is None else [str(c) for c in class_names]
         self.labels = None if labels is None else self._check_labels(labels)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> ImageShape:
         return tuple(self.images.shape[1:])
 
-    def split_off(self, count):
+    def split_off(self, count: int) -> tuple["ImageData", "ImageData"]:
         """All but the last `count` images, and the last `count`, as two `ImageData`.
 
         Raises:
             ValueError: one of the two would be empty.
         """
-        if not 0 < count < len(self):
-            raise ValueError(f"{self.name}: cannot split {count} off {len(self)} images.")
+        count = require_int(f"{self.name}: the count to split off", count, low=1, high=len(self) - 1)
 
         def part(rows):
             images = self.images.part(rows) if isinstance(self.images, ImageFiles) else self.images[rows]
@@ -67,11 +74,11 @@ class ImageData:
 
         return part(slice(None, -count)), part(slice(-count, None))
 
-    def with_labels(self, labels, class_names):
+    def with_labels(self, labels, class_names) -> "ImageData":
         """The same images with other labels, int (N,), and class names."""
         return ImageData(self.images, labels, class_names, self.name)
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict:
         """What these images are, to tell them from others: a dict of the number of `images`, the
         `image_shape`, the `class_names` and a `sha256` of all labels and of 1,000 evenly spaced images."""
         digest = hashlib.sha256()
@@ -96,43 +103,41 @@ class ImageData:
             labels = labels[:, 0]
         if labels.shape != (len(self),):
             raise ValueError(
-                f"{self.name}: labels have shape {labels.shape}. Accepted: ({len(self)},), one an image."
+                f"{self.name}: labels must be of shape ({len(self)},), one per image, got {labels.shape}"
             )
         if labels.dtype.kind not in "iu":
-            raise ValueError(f"{self.name}: labels have dtype {labels.dtype}. Accepted: integers.")
+            raise ValueError(f"{self.name}: labels must be integers, got {labels.dtype}")
         limit = np.iinfo("int32").max if self.class_names is None else len(self.class_names) - 1
         if labels.min() < 0 or labels.max() > limit:
-            raise ValueError(
-                f"{self.name}: labels lie in {labels.min()}..{labels.max()}. Accepted: 0..{limit}."
-            )
+            raise ValueError(f"{self.name}: labels must be in 0..{limit}, got {labels.min()}..{labels.max()}")
         return labels.astype("int32")
 
 
-def check_images(images, name):
+def check_images(images: np.ndarray, name: str) -> np.ndarray:
     """`images` as uint8 (N, H, W, C), or a ValueError that begins with `name`."""
     images = np.asanyarray(images)
-    accepted = "Accepted: (N, H, W, C) with C 1 or 3, or (N, H, W)."
+    accepted = f"{name}: images must be (N, H, W, C) with C 1 or 3, or (N, H, W)"
     if images.ndim == 3 and images.shape[-1] in (1, 3):
-        raise ValueError(f"{name}: shape {images.shape} looks like a single image. {accepted}")
+        raise ValueError(f"{accepted}, got {images.shape}, which looks like a single image")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise ValueError(f"{name}: images have shape {images.shape}. {accepted}")
+        raise ValueError(f"{accepted}, got {images.shape}")
     if 0 in images.shape:
-        raise ValueError(f"{name}: no images, shape {images.shape}. {accepted}")
+        raise ValueError(f"{accepted}, got no images, shape {images.shape}")
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind not in "iuf":
         raise ValueError(
-            f"{name}: images have dtype {images.dtype}. Accepted: uint8, or whole numbers in 0..255."
+            f"{name}: images must be uint8, or whole numbers in 0..255, got dtype {images.dtype}"
         )
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 255):  # So put, it holds for NaN as well.
-        raise ValueError(f"{name}: image values lie in {low}..{high}. Accepted: whole numbers in 0..255.")
+        raise ValueError(f"{name}: images must be whole numbers in 0..255, got values in {low}..{high}")
     converted = images.astype("uint8")
     if not np.array_equal(converted, images):
         raise ValueError(
-            f"{name}: image values in {low}..{high} are not whole numbers. Accepted: whole numbers in 0..255 "
-            "(round them; scale them first if they are in 0..1)."
+            f"{name}: images must be whole numbers in 0..255 (round them; scale them first if they are in "
+            f"0..1), got other values, in {low}..{high}"
         )
     return converted

@@ -1,11 +1,16 @@
 """`ImageFiles`: files decoded on access; and the one rule by which an image takes another shape."""
 
 import copy
+import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from haim_tf.data.reading import progress, reading
+
+# `(H, W, C)`, C 1 or 3.
+ImageShape = tuple[int, int, int]
 
 _GREY_MODES = ("1", "L", "LA")
 # What Pillow would clip to 8 bits without a word.
@@ -21,11 +26,11 @@ class ImageFiles:
             the same for all, with 1 channel if every file is grey, otherwise 3.
 
     Raises:
-        ValueError: sizes that differ; more than 8 bits a channel; a file that is no image (found at once,
+        ValueError: sizes that differ; more than 8 bits per channel; a file that is no image (found at once,
             from its header) or whose pixels cannot be decoded (found on access).
     """
 
-    def __init__(self, paths, image_shape=None):
+    def __init__(self, paths: Iterable[str | os.PathLike], image_shape: ImageShape | None = None):
         self.paths = np.array([str(path) for path in paths], dtype=object)
         headers = [_read_header(path) for path in progress(self.paths, "image headers")]
         if image_shape is None:
@@ -33,16 +38,16 @@ class ImageFiles:
             for path, (size, _) in zip(self.paths, headers, strict=True):
                 if size != first:
                     raise ValueError(
-                        "Images differ in size (width, height): "
-                        f"{self.paths[0]} is {first}, {path} is {size}. Give image_shape=(H, W, C)."
+                        "images must be of one size, unless image_shape=(H, W, C) is given, got "
+                        f"(width, height) {first} of {self.paths[0]} and {size} of {path}"
                     )
             image_shape = (height, width, 1 if all(grey for _, grey in headers) else 3)
         self.shape = (len(self.paths), *image_shape)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, indices):
+    def __getitem__(self, indices: int | slice | np.ndarray) -> np.ndarray:
         paths = self.paths[indices]
         if isinstance(paths, str):
             return self._decode(paths)
@@ -52,7 +57,7 @@ class ImageFiles:
                 image[...] = decoded
         return images
 
-    def part(self, rows):
+    def part(self, rows: slice) -> "ImageFiles":
         """The files of a slice, still not decoded."""
         files = copy.copy(self)
         files.paths = self.paths[rows]
@@ -66,12 +71,12 @@ class ImageFiles:
             return fit_image(image, self.shape[1:])
 
 
-def read_image(path, channels):
+def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
     """An image file's pixels as they are, uint8 `(H, W, C)`.
 
     Raises:
         ValueError: a file that is no image, or one that needs more than `channels`: 1 for grey, 3 for colour
-            (palettes too); with alpha, or more than 8 bits a channel.
+            (palettes too); with alpha, or more than 8 bits per channel.
     """
     from PIL import Image
 
@@ -82,8 +87,8 @@ def read_image(path, channels):
     wanted = {1: "L", 3: "RGB"}[channels]
     if image.mode != wanted:
         raise ValueError(
-            f"{path} is an image of mode {image.mode}; this model takes {channels} channel"
-            f"{'s' if channels > 1 else ''} of 8 bits (mode {wanted}), and converting it would change it"
+            f"{path} must be an image of {channels} channel{'s' if channels > 1 else ''} of 8 bits (mode "
+            f"{wanted}), for converting it would change it, got mode {image.mode}"
         )
     return np.asarray(image).reshape(image.height, image.width, channels)
 
@@ -95,11 +100,11 @@ def _read_header(path):
     with reading(path, "an image"), Image.open(path) as image:
         size, mode = image.size, image.mode
     if mode in _DEEP_MODES:
-        raise ValueError(f"{path} has more than 8 bits a channel (mode {mode}). Accepted: 8-bit images.")
+        raise ValueError(f"{path} must be an 8-bit image, got mode {mode}")
     return size, mode in _GREY_MODES
 
 
-def fit_image(image, image_shape):
+def fit_image(image, image_shape: ImageShape) -> np.ndarray:
     """A Pillow image as uint8 `(H, W, C)`: converted to grey or RGB as Pillow does (alpha is dropped),
     cropped around its centre to the aspect ratio `W : H`, resized with the antialiasing Lanczos filter."""
     from PIL import Image, ImageOps
@@ -110,7 +115,7 @@ def fit_image(image, image_shape):
     return np.asarray(image).reshape(image_shape)
 
 
-def fit_array(image, image_shape):
+def fit_array(image: np.ndarray, image_shape: ImageShape) -> np.ndarray:
     """One uint8 image `(H, W, C)` brought to `image_shape`, as `fit_image` does."""
     if image.shape == tuple(image_shape):
         return image

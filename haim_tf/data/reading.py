@@ -1,19 +1,21 @@
 """What reading files has in common: errors that name the file, and a progress bar."""
 
 import contextlib
+import os
+from collections.abc import Iterable, Iterator
 
 
 @contextlib.contextmanager
-def reading(path, kind):
+def reading(path: str | os.PathLike, kind: str) -> Iterator[None]:
     """Whatever goes wrong inside becomes a ValueError that names the file: NumPy, zipfile and Pillow raise
     nearly anything on damaged input."""
     try:
         yield
     except Exception as error:
-        raise ValueError(f"Cannot read {path} as {kind}: {error}") from error
+        raise ValueError(f"cannot read {path} as {kind}: {error}") from error
 
 
-def progress(items, name, total=None):
+def progress(items: Iterable, name: str, total: int | None = None) -> Iterable:
     """The items, with a bar on stderr once it has taken a second."""
     from tqdm import tqdm
 

@@ -3,17 +3,17 @@
 import os
 from pathlib import Path
 
-import numpy as np
-
+from haim_tf.checks import require_int
 from haim_tf.data import arrays, folders, tfds_sets
+from haim_tf.data.image_data import ImageData, ImageShape
 
 _ACCEPTED = (
-    "Accepted: a folder of images, an .npz or .npy file, or the name of a TFDS data set, for example "
-    "'fashion_mnist', 'cifar10' or 'imagenet_resized/64x64'."
+    "source must be a folder of images, an .npz or .npy file, or the name of a TFDS data set, for example "
+    "'fashion_mnist', 'cifar10' or 'imagenet_resized/64x64'"
 )
 
 
-def load(source, split="train", image_shape=None):
+def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShape | None = None) -> ImageData:
     """Reads images, and their labels where there are any.
 
     Args:
@@ -48,7 +48,7 @@ def load(source, split="train", image_shape=None):
         >>> data = load("fashion_mnist", "train[:90%]", image_shape=(32, 32, 1))
     """
     if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"Cannot load images from a {type(source).__name__}. {_ACCEPTED}")
+        raise ValueError(f"{_ACCEPTED}, got {type(source).__name__}")
     image_shape = _check_image_shape(image_shape)
     path = Path(source).expanduser()
     try:
@@ -59,19 +59,22 @@ def load(source, split="train", image_shape=None):
         if path.suffix == ".npz" and path.exists():
             return arrays.load_npz(path, split, image_shape)
         if path.exists():
-            raise ValueError(f"{path} is no folder and no .npz or .npy file. {_ACCEPTED}")
+            raise ValueError(f"{_ACCEPTED}, got the file {path}")
     except PermissionError as error:
-        raise ValueError(f"Cannot read {error.filename or path}: permission denied.") from error
+        raise ValueError(f"cannot read {error.filename or path}: permission denied") from error
     # A TFDS name may hold a slash, but does not start like a path or end like a file.
     if not isinstance(source, str) or source[:1] in ("/", ".", "~") or path.suffix in (".npz", ".npy"):
-        raise FileNotFoundError(f"There is no file or folder {str(path)!r}. {_ACCEPTED}")
+        raise FileNotFoundError(f"there is no file or folder {str(path)!r}: {_ACCEPTED}")
     return tfds_sets.load_tfds(source, split, image_shape, _ACCEPTED)
 
 
 def _check_image_shape(shape):
     if shape is None:
         return None
-    accepted = isinstance(shape, (tuple, list)) and len(shape) == 3 and shape[2] in (1, 3)
-    if not accepted or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
-        raise ValueError(f"image_shape is {shape!r}. Accepted: (height, width, channels), channels 1 or 3.")
-    return tuple(int(n) for n in shape)
+    try:
+        height, width, channels = (require_int("image_shape", side, low=1) for side in shape)
+    except (TypeError, ValueError):
+        channels = None
+    if channels not in (1, 3):
+        raise ValueError(f"image_shape must be (height, width, channels), channels 1 or 3, got {shape!r}")
+    return height, width, channels

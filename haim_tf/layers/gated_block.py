@@ -3,7 +3,9 @@
 import keras
 from keras import ops
 
+from haim_tf.checks import require_int, require_kernel_size, require_number
 from haim_tf.layers.masked_conv import MaskedConv2D
+from haim_tf.layers.types import Cache, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
@@ -15,9 +17,12 @@ class GatedResidualBlock(keras.layers.Layer):
         kernel_size: of the `MaskedConv2D` (centre included).
         condition_width: channels `E` of a spatial conditioning map, or `None` where there is none.
         vector_width: size `V` of a conditioning vector (a label's embedding), or `None`.
-        dropout: rate of the dropout behind the gate.
+        dropout: rate of the dropout behind the gate, in [0, 1).
 
     Shapes: input and output `(B, H, W, C)`; `condition` `(B, H, W, E)`; `vector` `(B, V)`.
+
+    Raises:
+        ValueError: an argument that is not as stated, or conditioning that is missing or not wanted.
 
     Example:
         >>> block = GatedResidualBlock(16, (2, 3), vector_width=4)
@@ -30,29 +35,35 @@ class GatedResidualBlock(keras.layers.Layer):
     """
 
     def __init__(
-        self, width, kernel_size=(3, 5), condition_width=None, vector_width=None, dropout=0.0, **kwargs
+        self,
+        width: int,
+        kernel_size: tuple[int, int] = (3, 5),
+        condition_width: int | None = None,
+        vector_width: int | None = None,
+        dropout: float = 0.0,
+        **kwargs,
     ):
         super().__init__(**kwargs)
-        self.width = width
-        self.kernel_size = tuple(kernel_size)
-        self.condition_width = condition_width
-        self.vector_width = vector_width
-        self.dropout = dropout
+        self.width = width = require_int("width", width, low=1)
+        self.kernel_size = require_kernel_size("kernel_size", kernel_size)
+        self.condition_width = require_int("condition_width", condition_width, low=1, optional=True)
+        self.vector_width = require_int("vector_width", vector_width, low=1, optional=True)
+        self.dropout = require_number("dropout", dropout, low=0, below=1)
         policy = self.dtype_policy
-        self.conv = MaskedConv2D(2 * width, kernel_size, dtype=policy, name="conv")
+        self.conv = MaskedConv2D(2 * width, self.kernel_size, dtype=policy, name="conv")
         self.merge = keras.layers.Dense(
             width, kernel_initializer=keras.initializers.VarianceScaling(0.1), dtype=policy, name="merge"
         )
-        self.drop = keras.layers.Dropout(dropout, dtype=policy) if dropout else None
+        self.drop = keras.layers.Dropout(self.dropout, dtype=policy) if self.dropout else None
         self.from_condition = self.from_vector = None
-        if condition_width:
+        if self.condition_width:
             self.from_condition = keras.layers.Dense(
                 2 * width, use_bias=False, dtype=policy, name="from_condition"
             )
-        if vector_width:
+        if self.vector_width:
             self.from_vector = keras.layers.Dense(2 * width, use_bias=False, dtype=policy, name="from_vector")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if input_shape[-1] != self.width:
             raise ValueError(f"the input must have width={self.width} channels, got shape {input_shape}")
         self.conv.build(input_shape)
@@ -68,7 +79,13 @@ class GatedResidualBlock(keras.layers.Layer):
             hidden = self.drop(hidden, training=training)
         return self.merge(hidden)
 
-    def call(self, inputs, condition=None, vector=None, training=False):
+    def call(
+        self,
+        inputs: Tensor,
+        condition: Tensor | None = None,
+        vector: Tensor | None = None,
+        training: bool = False,
+    ) -> Tensor:
         for name, given, layer in (
             ("condition", condition, self.from_condition),
             ("vector", vector, self.from_vector),
@@ -82,11 +99,11 @@ class GatedResidualBlock(keras.layers.Layer):
             hidden = hidden + self.from_vector(vector)[:, None, None]
         return inputs + self._gate(*ops.split(hidden, 2, axis=-1), training)
 
-    def init_cache(self, batch_size, width):
+    def init_cache(self, batch_size: int, width: int) -> Cache:
         """Zero cache for a new grid of the given width."""
         return self.conv.init_cache(batch_size, width)
 
-    def start_row(self, cache, condition=None, vector=None):
+    def start_row(self, cache: Cache, condition: Tensor | None = None, vector: Tensor | None = None) -> Cache:
         """Contribution of finished rows and conditioning to the next row; `condition` is its `(B, W, E)`."""
         cache = self.conv.start_row(cache)
         above = cache["above"]
@@ -96,15 +113,15 @@ class GatedResidualBlock(keras.layers.Layer):
             above = above + self.from_vector(vector)[:, None]
         return {**cache, "above": above}
 
-    def step(self, cache, inputs, column):
+    def step(self, cache: Cache, inputs: Tensor, column: Tensor | int) -> tuple[Tensor, Cache]:
         """Output `(B, C)` at one position of the current row for the inputs there, and the new cache."""
         cache = self.conv.write(cache, inputs, column)
         return inputs + self._gate(*self.conv.read(cache, column, parts=2)), cache
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "width": self.width,

@@ -5,7 +5,8 @@ import math
 import keras
 from keras import ops
 
-from haim_tf.checks import require_positive_integers
+from haim_tf.checks import require_int, require_kernel_size
+from haim_tf.layers.types import Cache, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
@@ -30,7 +31,7 @@ class MaskedConv2D(keras.layers.Layer):
     Shapes (`B` batch, `H, W` grid, `C` channels): input `(B, H, W, C)`, output `(B, H, W, filters)`.
 
     Raises:
-        ValueError: for kernel sizes that leave no taps, or are even in width.
+        ValueError: an argument that is not as stated, or a kernel that has no taps.
 
     Example:
         >>> layer = MaskedConv2D(8, (2, 3), include_center=False)
@@ -42,22 +43,28 @@ class MaskedConv2D(keras.layers.Layer):
     models", 2017.
     """
 
-    def __init__(self, filters, kernel_size, include_center=True, wrap=False, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: tuple[int, int],
+        include_center: bool = True,
+        wrap: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.filters = filters
-        self.kernel_size = tuple(kernel_size)
-        self.include_center = include_center
-        self.wrap = wrap
+        self.filters = require_int("filters", filters, low=1)
+        self.kernel_size = require_kernel_size("kernel_size", kernel_size)
+        self.include_center = bool(include_center)
+        self.wrap = bool(wrap)
         height, width = self.kernel_size
-        require_positive_integers(filters=filters)
-        if height < 1 or width < 1 or width % 2 == 0:
-            raise ValueError(f"kernel_size must be (kh >= 1, kw >= 1 and odd), got {self.kernel_size}")
         self.reach = width // 2
-        self.row_taps = self.reach + bool(include_center)
+        self.row_taps = self.reach + self.include_center
         if height == 1 and self.row_taps == 0:
-            raise ValueError(f"kernel_size {self.kernel_size} without the centre has no taps")
+            raise ValueError(
+                f"kernel_size must be larger without the centre: there are no taps, got {self.kernel_size}"
+            )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         height, width = self.kernel_size
         taps = (height - 1) * width + self.row_taps
@@ -82,7 +89,7 @@ class MaskedConv2D(keras.layers.Layer):
         ends = ops.pad(padded[:, :-1, -self.reach :], [[0, 0], [1, 0], [0, 0], [0, 0]])
         return ops.concatenate([ends, inputs], axis=2)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         height, width = self.kernel_size
         left, right = self.reach, self.reach
         if self.wrap and left:
@@ -103,7 +110,7 @@ class MaskedConv2D(keras.layers.Layer):
         inputs = ops.pad(inputs, [[0, 0], [height - 1, 0], [left, right], [0, 0]])
         return ops.add(ops.conv(inputs, kernel, padding="valid"), ops.convert_to_tensor(self.bias))
 
-    def init_cache(self, batch_size, width):
+    def init_cache(self, batch_size: int, width: int) -> Cache:
         """Zero cache for a new grid of the given width, and the row's own taps as one matrix."""
         channels = (self.kernel_row if self.kernel_above is None else self.kernel_above).shape[2]
         padded = width + 2 * self.reach
@@ -119,11 +126,11 @@ class MaskedConv2D(keras.layers.Layer):
             cache["taps"] = ops.reshape(kernel, (self.row_taps * channels, self.filters))
         return cache
 
-    def grid_width(self, cache):
+    def grid_width(self, cache: Cache) -> int:
         """The width of the grid that a cache is for, an int."""
         return cache["above"].shape[1]
 
-    def start_row(self, cache):
+    def start_row(self, cache: Cache) -> Cache:
         """Takes the row just written into the finished rows; returns the cache of the next row."""
         rows, row = cache["rows"], cache["row"]
         bias = ops.cast(ops.convert_to_tensor(self.bias), self.compute_dtype)
@@ -138,13 +145,13 @@ class MaskedConv2D(keras.layers.Layer):
         above = ops.conv(rows, kernel, padding="valid")[:, 0] + bias
         return {**cache, "rows": rows, "row": fresh, "above": above}
 
-    def write(self, cache, inputs, column):
+    def write(self, cache: Cache, inputs: Tensor, column: Tensor | int) -> Cache:
         """Stores the inputs `(B, C)` of one position of the current row."""
         inputs = ops.cast(inputs, self.compute_dtype)
         row = ops.slice_update(cache["row"], (0, column + self.reach, 0), inputs[:, None])
         return {**cache, "row": row}
 
-    def read(self, cache, column, parts=1):
+    def read(self, cache: Cache, column: Tensor | int, parts: int = 1) -> Tensor | list[Tensor]:
         """Output `(B, filters)` at one position; its taps of the current row must have been written.
 
         With `parts`, a divisor of `filters`, it comes as a list of so many equal shares of the channels.
@@ -164,10 +171,10 @@ class MaskedConv2D(keras.layers.Layer):
             outputs = [above + row for above, row in zip(outputs, taps, strict=True)]
         return outputs[0] if parts == 1 else outputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from haim_tf import replicas
-from haim_tf.checks import require_positive_integers
+from haim_tf.checks import require_int, require_number, require_positive_integers
+from haim_tf.layers import collectives
+from haim_tf.layers.types import Shape, Tensor
 
 # A code counts as active when its share of the moving average counts is at least this part of uniform (1/K).
 ACTIVE_SHARE = 0.01
@@ -30,7 +31,7 @@ class VectorQuantizer(keras.layers.Layer):
     Args:
         codebook_size: K, the number of codes.
         code_dim: D, the width of a query and of a code vector.
-        decay: decay of the moving averages, in [0, 1).
+        decay: decay of the moving averages, in [0, 1): they reach back about `1 / (1 - decay)` batches.
         epsilon: Laplace smoothing of the counts, above 0.
         revive_below: the share of uniform usage below which a code is dead, in [0, 1); 0: never revive.
         seed: int for the picks and the initial codebook, or None.
@@ -63,27 +64,28 @@ class VectorQuantizer(keras.layers.Layer):
     """
 
     def __init__(
-        self, codebook_size, code_dim, decay=0.99, epsilon=1e-5, revive_below=0.1, seed=None, **kwargs
+        self,
+        codebook_size: int,
+        code_dim: int,
+        decay: float = 0.99,
+        epsilon: float = 1e-5,
+        revive_below: float = 0.1,
+        seed: int | None = None,
+        **kwargs,
     ):
         # Without autocast the queries keep their own precision under a mixed policy.
         super().__init__(autocast=False, **kwargs)
-        require_positive_integers(codebook_size=codebook_size, code_dim=code_dim)
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be in [0, 1), got {decay!r}")
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be above 0, got {epsilon!r}")
-        if not 0 <= revive_below < 1:
-            raise ValueError(f"revive_below must be in [0, 1), got {revive_below!r}")
-        self.codebook_size = codebook_size
-        self.code_dim = code_dim
-        self.decay = decay
-        self.epsilon = epsilon
-        self.revive_below = revive_below
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: code_dim})
+        self.codebook_size, self.code_dim = require_positive_integers(
+            codebook_size=codebook_size, code_dim=code_dim
+        )
+        self.decay = require_number("decay", decay, low=0, below=1)
+        self.epsilon = require_number("epsilon", epsilon, above=0)
+        self.revive_below = require_number("revive_below", revive_below, low=0, below=1)
+        self.seed = require_int("seed", seed, optional=True)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: self.code_dim})
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         K, D = self.codebook_size, self.code_dim
         # Near zero, so that even an untrained quantizer spreads its codes over the queries' directions.
         near_zero = keras.initializers.RandomUniform(-1 / K, 1 / K, seed=self.seed)
@@ -104,14 +106,17 @@ class VectorQuantizer(keras.layers.Layer):
             aggregation="none",
         )
 
-    def call(self, queries, training=False):
+    def call(self, queries: Tensor, training: bool = False) -> dict[str, Tensor]:
         queries = ops.cast(queries, "float32")
         flat = ops.reshape(queries, (-1, self.code_dim))
         learn = training and self.trainable
-        if learn:
-            candidates = self._pick(flat)
-            self._start_from(candidates, ops.shape(flat)[0] * replicas.place()[1])
         flat_codes = self._nearest(flat)
+        if learn:
+            candidates = self._pick(flat, flat_codes)
+            fresh = ops.convert_to_tensor(self.initialized) < 0.5
+            self._start_from(fresh, candidates, ops.shape(flat)[0] * collectives.place()[1])
+            # Distances to all codes are most of the work: a second time only where the codebook is another.
+            flat_codes = ops.cond(fresh, lambda: self._nearest(flat), lambda: flat_codes)
         codes = ops.reshape(flat_codes, ops.shape(queries)[:-1])
         # Looked up before the codebook moves: the vectors are those that the codes were chosen by.
         vectors = ops.stop_gradient(self.lookup(codes))
@@ -126,11 +131,11 @@ class VectorQuantizer(keras.layers.Layer):
             "commitment": ops.mean(ops.square(queries - vectors)),
         }
 
-    def lookup(self, codes):
+    def lookup(self, codes: Tensor) -> Tensor:
         """Returns the float32 code vectors (B, h, w, D) of int codes (B, h, w) in 0..K-1."""
         return ops.take(ops.convert_to_tensor(self.codebook), codes, axis=0)
 
-    def perplexity(self):
+    def perplexity(self) -> Tensor:
         """Returns exp(entropy) of the moving average code usage: 1 (one code, or untrained) to K (uniform).
 
         NOTE: a code that was just revived counts as used at the mean rate; measure on data for a report.
@@ -138,7 +143,7 @@ class VectorQuantizer(keras.layers.Layer):
         shares = self._shares()
         return ops.exp(-ops.sum(shares * ops.log(ops.maximum(shares, 1e-12))))
 
-    def active_fraction(self):
+    def active_fraction(self) -> Tensor:
         """Returns the share of codes, 0..1, whose moving average usage is at least 1 % of uniform (1/K)."""
         return ops.mean(ops.cast(self._shares() >= ACTIVE_SHARE / self.codebook_size, "float32"))
 
@@ -152,22 +157,22 @@ class VectorQuantizer(keras.layers.Layer):
         distances = ops.sum(ops.square(codebook), axis=-1) - 2 * ops.matmul(flat, ops.transpose(codebook))
         return ops.cast(ops.argmin(distances, axis=-1), "int32")
 
-    def _pick(self, flat):
+    def _pick(self, flat, flat_codes):
         """Picks K of the queries (N, D) of all replicas, without repeats where N >= K; repeats get jitter.
 
         The chance of a query grows with its squared distance to the codebook (as in k-means++), so that new
         codes go where they are missed: picked uniformly, most would repeat what the data is full of.
         """
         flat = ops.stop_gradient(flat)
-        errors = ops.sum(ops.square(flat - self.lookup(self._nearest(flat))), axis=-1)
-        replica, replica_count = replicas.place()
+        errors = ops.sum(ops.square(flat - self.lookup(flat_codes)), axis=-1)
+        replica, replica_count = collectives.place()
         shape = (replica_count, ops.shape(flat)[0])
         uniforms = keras.random.uniform(shape, 1e-7, 1.0, seed=self.seed_generator)[replica]
         # The largest of log-weights plus Gumbel noise are a weighted draw without replacement.
         keys = ops.log(-ops.log(uniforms)) - ops.log(errors + 1e-12)
         # The K first of all are among the K first of each replica.
         first = ops.argsort(keys)[: self.codebook_size]
-        flat, keys = (replicas.gathered(ops.take(values, first, axis=0)) for values in (flat, keys))
+        flat, keys = (collectives.gathered(ops.take(values, first, axis=0)) for values in (flat, keys))
         order, count = ops.argsort(keys), ops.shape(keys)[0]
         positions = ops.arange(self.codebook_size, dtype="int32")
         picked = ops.take(flat, ops.take(order, positions % count), axis=0)
@@ -175,8 +180,7 @@ class VectorQuantizer(keras.layers.Layer):
         repeated = ops.cast(positions >= count, "float32")[:, None]
         return picked + repeated * REPEAT_JITTER * ops.std(flat, axis=0) * noise
 
-    def _start_from(self, candidates, count):
-        fresh = ops.convert_to_tensor(self.initialized) < 0.5
+    def _start_from(self, fresh, candidates, count):
         uniform = ops.cast(count, "float32") / self.codebook_size
         self._replace(ops.broadcast_to(fresh, (self.codebook_size,)), candidates, uniform)
         self.initialized.assign(ops.ones(()))
@@ -185,7 +189,7 @@ class VectorQuantizer(keras.layers.Layer):
         """Moves counts, sums and codebook towards this batch (van den Oord et al. 2017, equations 6 to 8)."""
         K = self.codebook_size
         for average, values in ((self.counts, ops.ones_like(flat[:, 0])), (self.sums, flat)):
-            batch = replicas.total(ops.segment_sum(values, flat_codes, num_segments=K))
+            batch = collectives.total(ops.segment_sum(values, flat_codes, num_segments=K))
             average.assign(self.decay * ops.convert_to_tensor(average) + (1 - self.decay) * batch)
         counts = ops.convert_to_tensor(self.counts)
         total = ops.sum(counts)
@@ -214,7 +218,7 @@ class VectorQuantizer(keras.layers.Layer):
         super().load_own_variables({name: store[name] for name in store.keys() if name != "random_state"})
         self.seed_generator.state.assign(store["random_state"])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {
             "codebook_size": self.codebook_size,
             "code_dim": self.code_dim,

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from haim_tf import replicas
 from haim_tf.class_names import relabelled
+from haim_tf.layers import collectives
 from haim_tf.models import inputs
 from haim_tf.models.parts import Parts
 from haim_tf.networks.autoregressive import crop_at
@@ -281,7 +281,7 @@ def _tensorflow_step(model, batch):
     # An embedding's sparse gradient holds a row an occurrence, whose norm is not the gradient's.
     known = {path: tf.convert_to_tensor(g) for path, g in gradients.items() if g is not None}
     # Of the global batch before they are clipped, where replicas share it in equal parts.
-    gradients.update(zip(known, replicas.mean(list(known.values())), strict=True))
+    gradients.update(zip(known, collectives.mean(list(known.values())), strict=True))
     values = {"loss": total, **{f"loss_{name}": loss for name, loss in losses.items()}, **statistics}
     for name in losses:
         paths = [v.path for v in model.parts[name].trainable_variables]
@@ -292,7 +292,7 @@ def _tensorflow_step(model, batch):
             gradients.update(zip(paths, clipped, strict=True))
         values[f"gradient_norm_{name}"] = norm / scale
     # Keras' optimizer sums over the replicas, whose gradients are alike by now.
-    share = 1 / replicas.place()[1]
+    share = 1 / collectives.place()[1]
     gradients = {path: None if g is None else g * share for path, g in gradients.items()}
     model.optimizer.apply([gradients[v.path] for v in variables], variables)
     return model._trackers.update(values, batch["images"])

@@ -3,11 +3,12 @@
 import keras
 from keras import ops
 
-from haim_tf.checks import require_positive_integers
+from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.layers.residual import ResidualStack
+from haim_tf.layers.types import Shape, Tensor
 
 
-def prime_factors(number):
+def prime_factors(number: int) -> list[int]:
     """Returns the prime factors of a positive integer, ascending; [] for 1.
 
     Example:
@@ -53,11 +54,20 @@ class Encoder(keras.layers.Layer):
     Reference: the paper, section 3; van den Oord et al. 2017, arXiv 1711.00937, section 4.1.
     """
 
-    def __init__(self, downsampling, width, blocks, code_dim, codebook_size=None, **kwargs):
+    def __init__(
+        self,
+        downsampling: int,
+        width: int,
+        blocks: int,
+        code_dim: int,
+        codebook_size: int | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        require_positive_integers(downsampling=downsampling, width=width, blocks=blocks, code_dim=code_dim)
-        if codebook_size is not None:
-            require_positive_integers(codebook_size=codebook_size)
+        downsampling, width, blocks, code_dim = require_positive_integers(
+            downsampling=downsampling, width=width, blocks=blocks, code_dim=code_dim
+        )
+        codebook_size = require_int("codebook_size", codebook_size, low=1, optional=True)
         self.downsampling = downsampling
         self.width = width
         self.blocks = blocks
@@ -76,7 +86,7 @@ class Encoder(keras.layers.Layer):
         self.stack = ResidualStack(width, blocks, dtype=policy)
         self.to_queries = keras.layers.Conv2D(code_dim, 1, dtype=policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         grid = (None, None, None, self.width)
         if self.embedding:
             self.embedding.build(input_shape)
@@ -87,7 +97,7 @@ class Encoder(keras.layers.Layer):
         self.stack.build(grid)
         self.to_queries.build(grid)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         self._check(inputs)
         hidden = self.embedding(inputs) if self.embedding else inputs
         first, *others = self.downsampling_convs
@@ -99,9 +109,11 @@ class Encoder(keras.layers.Layer):
     def _check(self, inputs):
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         if self.embedding and not keras.backend.is_int_dtype(dtype):
-            raise ValueError(f"an Encoder with a codebook_size takes integer codes, got {dtype}")
+            raise ValueError(
+                f"the input of an Encoder with a codebook_size must be integer codes, got {dtype}"
+            )
         if not self.embedding and not keras.backend.is_float_dtype(dtype):
-            raise ValueError(f"an Encoder of pixels takes floats in -1..1, got {dtype}")
+            raise ValueError(f"the input of an Encoder of pixels must be floats in -1..1, got {dtype}")
         height, width = inputs.shape[1:3]
         if any(side is not None and side % self.downsampling for side in (height, width)):
             raise ValueError(
@@ -109,7 +121,7 @@ class Encoder(keras.layers.Layer):
                 f"got {height} x {width}"
             )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {
             "downsampling": self.downsampling,
             "width": self.width,

@@ -3,29 +3,30 @@
 import keras
 from keras import ops
 
-from haim_tf.checks import require_positive_integers
+from haim_tf.checks import require_int, require_positive_integers
+from haim_tf.layers.types import Shape, Tensor
 
 INTENSITIES = 256
+KERNEL_SIZE = 3
 
 
 class HalfPlaneStack(keras.layers.Layer):
     """Convolutions that see a position's own row and those above it, all columns alike.
 
-    A k x k convolution, then pre-activated residual blocks of one each: a stack of n blocks reaches
-    (k - 1) (n + 1) rows up and (k // 2) (n + 1) columns to both sides.
+    A 3 x 3 convolution, then pre-activated residual blocks of one each: a stack of n blocks reaches
+    2 (n + 1) rows up and n + 1 columns to both sides.
 
     Args:
-        width: channels. blocks: residual blocks. kernel_size: k, odd.
+        width: channels. blocks: residual blocks.
 
     Input `(B, H, W, C)`, output `(B, H, W, width)`.
     """
 
-    def __init__(self, width, blocks, kernel_size=3, **kwargs):
+    def __init__(self, width: int, blocks: int, **kwargs):
         super().__init__(**kwargs)
         self.width = width
-        self.kernel_size = kernel_size
         policy = self.dtype_policy
-        self.convs = [keras.layers.Conv2D(width, kernel_size, dtype=policy) for _ in range(blocks + 1)]
+        self.convs = [keras.layers.Conv2D(width, KERNEL_SIZE, dtype=policy) for _ in range(blocks + 1)]
         self.pointwise = [
             keras.layers.Dense(
                 width, kernel_initializer=keras.initializers.VarianceScaling(0.01), dtype=policy
@@ -33,14 +34,14 @@ class HalfPlaneStack(keras.layers.Layer):
             for _ in range(blocks)
         ]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         inside = (None, None, None, self.width)
         for i, conv in enumerate(self.convs):
             conv.build((None, None, None, input_shape[-1]) if i == 0 else inside)
         for dense in self.pointwise:
             dense.build(inside)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         first, *convs = self.convs
         hidden = first(self._pad(inputs))
         for conv, dense in zip(convs, self.pointwise, strict=True):
@@ -48,8 +49,8 @@ class HalfPlaneStack(keras.layers.Layer):
         return hidden
 
     def _pad(self, inputs):
-        side = self.kernel_size // 2
-        return ops.pad(inputs, [[0, 0], [self.kernel_size - 1, 0], [side, side], [0, 0]])
+        side = KERNEL_SIZE // 2
+        return ops.pad(inputs, [[0, 0], [KERNEL_SIZE - 1, 0], [side, side], [0, 0]])
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
@@ -59,12 +60,11 @@ class MaskedSelfPredictionTeacher(keras.layers.Layer):
     Four stacks of convolutions (`HalfPlaneStack`, rotated) read the half-planes above, below, left and right
     of a position. Each is shifted so that it ends where the window begins, and only position-wise layers
     join them: the guess depends on nothing inside the window, and on everything outside it within the
-    stacks' reach, which is (k - 1) (n + 1) elements from the window for kernel size k and n blocks, and
-    half as far sideways.
+    stacks' reach, which is 2 (n + 1) elements from the window for n blocks, and half as far sideways.
 
     Args:
         window: side s of the window, odd; with 1 only the element itself is hidden.
-        width, blocks, kernel_size: channels, residual blocks and kernel of each of the four stacks.
+        width, blocks: channels and residual blocks of each of the four stacks.
         channels, bins: the grid is pixels of so many channels, guessed channel by channel over `bins`
             equal intervals of the intensities; or
         codebook_size: the grid is codes of so many values.
@@ -88,25 +88,22 @@ class MaskedSelfPredictionTeacher(keras.layers.Layer):
 
     def __init__(
         self,
-        window,
-        width=32,
-        blocks=4,
-        kernel_size=3,
-        channels=None,
-        bins=None,
-        codebook_size=None,
+        window: int,
+        width: int = 32,
+        blocks: int = 4,
+        channels: int | None = None,
+        bins: int | None = None,
+        codebook_size: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        require_positive_integers(window=window, width=width, blocks=blocks, kernel_size=kernel_size)
-        for name, value in {"window": window, "kernel_size": kernel_size}.items():
-            if value % 2 == 0:
-                raise ValueError(f"{name} must be odd, got {value}")
-        check_target(channels, bins, codebook_size)
+        window, width, blocks = require_positive_integers(window=window, width=width, blocks=blocks)
+        if window % 2 == 0:
+            raise ValueError(f"window must be odd, got {window}")
+        channels, bins, codebook_size = check_target(channels, bins, codebook_size)
         self.window = window
         self.width = width
         self.blocks = blocks
-        self.kernel_size = kernel_size
         self.channels = channels
         self.bins = bins
         self.codebook_size = codebook_size
@@ -114,12 +111,12 @@ class MaskedSelfPredictionTeacher(keras.layers.Layer):
         self.embedding = None
         if codebook_size is not None:
             self.embedding = keras.layers.Embedding(codebook_size, width, dtype=policy)
-        self.stacks = [HalfPlaneStack(width, blocks, kernel_size, dtype=policy) for _ in range(4)]
+        self.stacks = [HalfPlaneStack(width, blocks, dtype=policy) for _ in range(4)]
         self.merge = keras.layers.Dense(2 * width, activation="swish", dtype=policy)
         self.hidden = keras.layers.Dense(2 * width, activation="swish", dtype=policy)
         self.to_logits = keras.layers.Dense(codebook_size or channels * bins, dtype="float32")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if self.embedding:
             self.embedding.build(input_shape)
         for stack in self.stacks:
@@ -128,7 +125,7 @@ class MaskedSelfPredictionTeacher(keras.layers.Layer):
         self.hidden.build((None, 2 * self.width))
         self.to_logits.build((None, 2 * self.width))
 
-    def call(self, grid, positions=None):
+    def call(self, grid: Tensor, positions: Tensor | None = None) -> Tensor:
         if self.embedding:
             grid = self.embedding(grid)
         _, height, width, _ = grid.shape
@@ -146,31 +143,32 @@ class MaskedSelfPredictionTeacher(keras.layers.Layer):
         rows = hidden.shape[1]
         return ops.pad(hidden, [[0, 0], [self.window // 2 + 1, 0], [0, 0], [0, 0]])[:, :rows]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {
             "window": self.window,
             "width": self.width,
             "blocks": self.blocks,
-            "kernel_size": self.kernel_size,
             "channels": self.channels,
             "bins": self.bins,
             "codebook_size": self.codebook_size,
         }
 
 
-def check_target(channels, bins, codebook_size):
-    """A ValueError unless the arguments describe pixels in bins, or codes, and not both."""
+def check_target(
+    channels: int | None, bins: int | None, codebook_size: int | None
+) -> tuple[int | None, int | None, int | None]:
+    """The arguments as ints; a ValueError unless they describe pixels in bins, or codes, and not both."""
     if (channels is None) == (codebook_size is None):
         raise ValueError(
             "exactly one of channels (pixels) and codebook_size (codes) must be given, "
             f"got channels={channels!r}, codebook_size={codebook_size!r}"
         )
     if channels is None:
-        require_positive_integers(codebook_size=codebook_size)
-        return
-    require_positive_integers(channels=channels, bins=bins)
+        return None, bins, require_int("codebook_size", codebook_size, low=1)
+    channels, bins = require_positive_integers(channels=channels, bins=bins)
     if bins < 2 or INTENSITIES % bins:
         raise ValueError(f"bins must be a power of 2 from 2 to {INTENSITIES}, got {bins}")
+    return channels, bins, None
 
 
 def _rotate(grid, turns):

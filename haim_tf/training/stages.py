@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops
 
 from haim_tf import data as haim_data
-from haim_tf import presets, replicas
+from haim_tf import presets
 from haim_tf.models import HierarchicalModel, without_rare_codes
+from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
 from haim_tf.training.held_out import HeldOut
 from haim_tf.training.recipe import check_recipe
@@ -43,14 +44,14 @@ def train(recipe, source, output, split="train", resume=True, verbose=True, stra
             does not fit the recipe; a strategy that cannot be had here; a loss that is no longer finite (the
             last finite checkpoint stays).
     """
-    strategy = replicas.strategy_named(strategy)
-    chief = replicas.is_chief(strategy)
+    strategy = strategies.strategy_named(strategy)
+    chief = strategies.is_chief(strategy)
     verbose = verbose and chief
     images = haim_data.load(source, split, image_shape=tuple(recipe["model"]["image_shape"]))
     check_recipe(recipe, HierarchicalModel(**recipe["model"]), images)
     known = {"source": str(source), "split": split, **images.fingerprint()}
     run = RunFolder(output, recipe, resume, writes=chief, data=known)
-    replicas.wait(strategy, run.position.values())
+    strategies.wait(strategy, run.position.values())
     model = _current_model(run, recipe, strategy)
     kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
 
@@ -66,14 +67,14 @@ def train(recipe, source, output, split="train", resume=True, verbose=True, stra
     trained.class_names = images.class_names if trained.num_classes else None
     if chief:
         _write_preset(run, recipe, trained, images)
-    replicas.wait(strategy)  # A worker that left would take the chief with it.
+    strategies.wait(strategy)  # A worker that left would take the chief with it.
     return trained
 
 
 def _current_model(run, recipe, strategy):
     """A model of the configuration that the run has reached: codes may have been dropped on the way."""
     keras.utils.set_random_seed(recipe["seed"])
-    with replicas.scope(strategy):
+    with strategies.scope(strategy):
         model = HierarchicalModel(**(run.model_arguments or recipe["model"]), dtype=recipe["precision"])
     run.restore(model)
     return model
@@ -84,7 +85,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     trained = _trained_parts(model, stage)
     model.unfreeze()
     model.freeze(*(set(model.parts) - trained))
-    with replicas.scope(strategy):
+    with strategies.scope(strategy):
         model.compile(_optimizer(stage, _trains_codes(model, stage)), clip_norm=recipe["clip_norm"])
         model.optimizer.build(model.trainable_variables)
     done = run.position["step"] if run.position["stage"] == number else 0
@@ -114,7 +115,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
         if strategy is None:
             model.fit(batches, shuffle=False, verbose=0, **steps)
         else:
-            replicas.fit(model, strategy, batches, **steps)
+            strategies.fit(model, strategy, batches, **steps)
     else:
         # Killed between its last step and here: what fit does last is still to be done.
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -125,7 +126,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     run.save(model, number + 1, 0)
     if run.writes:
         _save_pictures(model, kept if held is None else held, run, number, first_step + stage["steps"])
-    replicas.wait(strategy)
+    strategies.wait(strategy)
     run.read_checkpoint()
 
 
@@ -184,10 +185,10 @@ def _codes(model, recipe, stage, kept, run, verbose, strategy):
         return None
     # The chief computes and writes them, then the others read them.
     if not run.writes:
-        replicas.wait(strategy)
+        strategies.wait(strategy)
     codes = cached_codes(model, kept, run.folder / "codes.npz", recipe["flip"], verbose)
     if run.writes:
-        replicas.wait(strategy)
+        strategies.wait(strategy)
     if stage["crop"]:
         codes = codes[: max(int(name.rpartition("_")[2]) for name in _trained_parts(model, stage))]
     return codes

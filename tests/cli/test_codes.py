@@ -84,8 +84,8 @@ def test_reconstruct_at_given_temperatures_or_the_presets_own(run, images, tmp_p
 @pytest.mark.parametrize(
     ("command", "flag", "message"),
     [
-        ("encode", "--data=nothing.npz", "There is no file or folder 'nothing.npz'"),
-        ("encode", "--split=val[", "The split is 'val['"),
+        ("encode", "--data=nothing.npz", "there is no file or folder 'nothing.npz'"),
+        ("encode", "--split=val[", "split must be name or name[a:b], a and b images or percent, got 'val['"),
         ("encode", "--output=missing/codes.npz", "there is no folder missing to write codes.npz to"),
         ("reconstruct", "--level=3", "level must be an int in 1..2, got 3"),
         ("reconstruct", "--level=-1", "flag --level=-1"),

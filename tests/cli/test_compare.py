@@ -40,8 +40,11 @@ def test_prints_and_writes_the_figures(folder, run):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--num=21", "--extractor=classifier.keras"], "30 real images and 20 samples"),
-        (["--extractor=real.npz"], "cannot be read as a Keras model"),
+        (
+            ["--num=21", "--extractor=classifier.keras"],
+            "--num must be at most the count of real images, 30, and of samples, 20, got 21",
+        ),
+        (["--extractor=real.npz"], "--extractor must be a file of a Keras model, got 'real.npz'"),
         (["--extractor=classifier.keras", "--layer=x"], "no layer 'x'"),
         (["--layer=x"], "--layer is for extractors from files"),
     ],

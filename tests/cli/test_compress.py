@@ -62,11 +62,11 @@ def test_there_and_back(run, folder):
     [
         ([], "name at least one file"),
         (["nothing.png"], "there is no file nothing.png"),
-        (["colour.png"], "colour.png is an image of mode RGB; this model takes 1 channel of 8 bits (mode L)"),
-        (["data.npz"], "Cannot read data.npz as an image"),
+        (["colour.png"], "colour.png must be an image of 1 channel of 8 bits (mode L), for converting it"),
+        (["data.npz"], "cannot read data.npz as an image"),
         (["a.png", "./a.png"], "a.png and a.png would both become small/a.haim"),
         (["a.png", "--output=x/y"], "--output must be a folder"),
-        (["a.png", "--labels=2"], "--labels: '2' is no class"),
+        (["a.png", "--labels=2"], "--labels must be among 0..1, got '2'"),
     ],
 )
 def test_bad_input_leaves_nothing_behind(run, folder, arguments, message):

@@ -46,7 +46,7 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
     assert output.startswith(f"usage: haim_tf {command}")
     assert ("..." in output.splitlines()[0].split("--")[0]) == (command in ("compress", "decompress"))
     shown = [line.strip() for line in output.splitlines() if line.startswith("  --")]
-    reading = ("compare", "complete", "encode", "evaluate", "reconstruct", "train")
+    reading = ("choose_sampling", "compare", "complete", "encode", "evaluate", "reconstruct", "train")
     assert ("--data" in shown) == (command in reading)
     assert ("--labels" in shown) == (command in ("compress", "sample"))
     assert "--verbosity" not in shown
@@ -88,6 +88,40 @@ def test_system_errors_name_the_file(run, monkeypatch):
     assert run("list") == (2, "", "haim_tf list: /there/config.json: Permission denied\n")
 
 
+@pytest.mark.parametrize("by", ["--debug", "HAIM_TF_DEBUG"])
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["sample", "--model=debgu"], "ValueError: there is no model 'debgu'"),
+        (["sample", "--model=./nothing"], "FileNotFoundError: there is no preset folder './nothing'"),
+        (["list", "--patern=x"], "UnrecognizedFlagError: Unknown command line flag 'patern'"),
+    ],
+)
+def test_debugging_keeps_the_traceback(run, monkeypatch, by, arguments, error):
+    if by == "--debug":
+        arguments = [*arguments, "--debug"]
+    else:
+        monkeypatch.setenv("HAIM_TF_DEBUG", "1")
+    code, output, errors = run(*arguments)
+    assert (code, output) == (2, "")
+    assert errors.startswith("Traceback") and error in errors.splitlines()[-1]
+
+
+def test_debugging_changes_nothing_else(run):
+    assert run("--debug", "list") == run("list", "--debug") == run("list")
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_an_error_that_is_not_the_users_is_not_made_a_line(run, monkeypatch, kind, debug):
+    def fail(*arguments):
+        raise kind("raised outside haim_tf")
+
+    monkeypatch.setattr("haim_tf.presets.list_models", fail)
+    with pytest.raises(kind, match="raised outside haim_tf"):
+        run("list", *debug)
+
+
 def test_interrupted(run, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -108,6 +142,6 @@ def test_one_line_on_stderr_even_when_tensorflow_starts():
     process = start("sample", "--model=debug", "--labels=blue")
     assert process.returncode == 2
     assert process.stderr == (
-        "haim_tf sample: --labels: 'blue' is no class; accepted: 0..9, or zero, one, two, three, four, five, "
-        "six, seven, eight, nine\n"
+        "haim_tf sample: --labels must be among 0..9, or zero, one, two, three, four, five, six, seven, "
+        "eight, nine, got 'blue'\n"
     )

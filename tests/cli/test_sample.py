@@ -98,14 +98,14 @@ def test_choice_of_labels(run):
     [
         ("--output=missing/sheet.png", "there is no folder missing to write sheet.png to"),
         ("--output=sheet.jpg", "--output must be a file that ends in .png, got sheet.jpg"),
-        ("--npz=samples.txt", "arrays are written to a file that ends in .npz, got samples.txt"),
+        ("--npz=samples.txt", "arrays must go to a file that ends in .npz, got samples.txt"),
         ("--npz=there.npz", "there.npz exists: name another file, or remove it"),
         ("--temperature=hot", "--temperature must be numbers, got 'hot'"),
         ("--temperature=1,1", "temperature must be one number or 3"),
         ("--top_p=1.5", "top_p must lie in"),
         ("--guidance=2", "guidance must be 1 for this model"),
         ("--guidance=101", "guidance must lie in"),
-        ("--labels=10", "--labels: '10' is no class; accepted: 0..9"),
+        ("--labels=10", "--labels must be among 0..9"),
         ("--seed=99999999999", "seed must fit in 32 bits"),
     ],
 )

@@ -26,42 +26,30 @@ def run_incrementally(layer, inputs, growing=False):
     return np.stack(outputs, axis=1).reshape(inputs.shape)
 
 
-@pytest.mark.parametrize("shifted", [False, True])
-def test_equals_numpy(shifted):
-    layer = CausalAttention2D(heads=2, key_dim=3, shifted=shifted)
+def test_equals_numpy():
+    layer = CausalAttention2D(heads=2, key_dim=3)
     inputs = normal(2, 3, 4, 5)
     outputs = layer(inputs)
     flat = inputs.reshape(2, 12, 5)
     queries, keys, values = np.split(flat @ layer.project.kernel.numpy(), 3, axis=-1)
     positions = position_features(3, 4) @ layer.position.kernel.numpy()
-    if shifted:
-        queries = np.concatenate([np.zeros_like(queries[:, :1]), queries[:, :-1]], axis=1)
     queries, keys = queries + positions[:, :6], keys + positions[:, 6:]
     mixed = np.zeros((2, 12, 6), "float32")
     for b in range(2):
         for head in (slice(0, 3), slice(3, 6)):
             for i in range(12):
-                seen = slice(0, i if shifted else i + 1)
+                seen = slice(0, i + 1)
                 scores = keys[b, seen, head] @ queries[b, i, head] / np.sqrt(3)
-                weights = np.exp(scores - scores.max(initial=-np.inf))
-                if len(weights):
-                    mixed[b, i, head] = weights / weights.sum() @ values[b, seen, head]
+                weights = np.exp(scores - scores.max())
+                mixed[b, i, head] = weights / weights.sum() @ values[b, seen, head]
     expected = (mixed @ layer.merge.kernel.numpy()).reshape(inputs.shape)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-6)
     assert layer.compute_output_shape(inputs.shape) == outputs.shape
 
 
-@pytest.mark.parametrize("shifted", [False, True])
-def test_sees_every_earlier_position(shifted, dependence):
-    layer = CausalAttention2D(heads=2, key_dim=4, shifted=shifted)
-    expected = np.tri(20, k=-1 if shifted else 0).astype(bool)
-    np.testing.assert_array_equal(dependence(layer, (4, 5, 3)), expected)
-
-
-def test_shifted_first_position_is_zero():
-    outputs = CausalAttention2D(heads=1, key_dim=4, shifted=True)(normal(2, 2, 3, 4)).numpy()
-    assert (outputs[:, 0, 0] == 0).all()
-    assert (outputs[:, 0, 1] != 0).any()
+def test_sees_itself_and_every_earlier_position(dependence):
+    found = dependence(CausalAttention2D(heads=2, key_dim=4), (4, 5, 3))
+    np.testing.assert_array_equal(found, np.tri(20).astype(bool))
 
 
 @pytest.mark.filterwarnings("ignore:You are using a softmax")  # over one position: it is meant
@@ -69,29 +57,17 @@ def test_shifted_first_position_is_zero():
 @hypothesis.given(
     heads=st.integers(1, 3),
     key_dim=st.integers(1, 4),
-    shifted=st.booleans(),
     grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     channels=st.integers(1, 4),
     batch_size=st.integers(1, 2),
     growing=st.booleans(),
 )
-def test_incremental_equals_parallel(heads, key_dim, shifted, grid, channels, batch_size, growing):
-    layer = CausalAttention2D(heads, key_dim, shifted)
+def test_incremental_equals_parallel(heads, key_dim, grid, channels, batch_size, growing):
+    layer = CausalAttention2D(heads, key_dim)
     inputs = 2 * normal(batch_size, *grid, channels)
     layer.build(inputs.shape)
     outputs = run_incrementally(layer, inputs, growing)
     np.testing.assert_allclose(outputs, layer(inputs), rtol=1e-5, atol=1e-5)
-
-
-def test_shifted_steps_do_not_need_the_inputs_that_they_decide():
-    layer = CausalAttention2D(heads=1, key_dim=4, shifted=True)
-    inputs = normal(1, 1, 4, 3)
-    expected = layer(inputs)
-    cache = layer.init_cache(1, 1, 4)
-    for index in range(4):
-        output, _ = layer.step(cache, np.zeros((1, 3), "float32"), index)
-        np.testing.assert_allclose(output, expected[:, 0, index], rtol=1e-5, atol=1e-6)
-        _, cache = layer.step(cache, inputs[:, 0, index], index)
 
 
 def test_looks_at_places_not_only_at_content():
@@ -111,17 +87,36 @@ def test_position_features_tell_places_apart_whatever_the_grid():
     assert len(np.unique(places.round(4), axis=0)) == len(places)
 
 
-def test_mixed_precision():
-    layer = CausalAttention2D(heads=2, key_dim=4, dtype="mixed_bfloat16")
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_mixed_precision(half):
+    layer = CausalAttention2D(heads=2, key_dim=4, dtype=f"mixed_{half}")
     inputs = normal(2, 3, 4, 8)
     outputs = layer(inputs)
-    assert outputs.dtype == "bfloat16"
+    assert outputs.dtype == half
     assert {w.dtype for w in layer.weights} == {"float32"}
     stepped = tf.cast(run_incrementally(layer, inputs), "float32")
     np.testing.assert_allclose(stepped, tf.cast(outputs, "float32"), atol=0.02)
 
 
-@pytest.mark.parametrize("arguments", [{"heads": 0, "key_dim": 4}, {"heads": 2, "key_dim": 0}])
+def test_the_softmax_is_float32_under_mixed_precision(monkeypatch):
+    layer = CausalAttention2D(heads=1, key_dim=4, dtype="mixed_bfloat16")
+    weights = []
+    softmax = tf.nn.softmax
+
+    def watched(logits, axis=None):
+        weights.append(softmax(logits, axis=axis))
+        return weights[-1]
+
+    monkeypatch.setattr(tf.nn, "softmax", watched)
+    layer(normal(1, 4, 4, 4))
+    run_incrementally(layer, normal(1, 1, 2, 4))
+    assert {w.dtype for w in weights} == {tf.float32} and len(weights) == 3
+    # In bfloat16 a row would sum to 1 within half a percent.
+    np.testing.assert_allclose(tf.reduce_sum(weights[0], axis=-1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [{"heads": 0}, {"key_dim": 0}, {"heads": 1.5}, {"key_dim": True}])
 def test_bad_arguments(arguments):
-    with pytest.raises(ValueError, match="heads and key_dim must be at least 1, got"):
-        CausalAttention2D(**arguments)
+    ((name, value),) = arguments.items()
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got {value!r}"):
+        CausalAttention2D(**({"heads": 2, "key_dim": 4} | arguments))

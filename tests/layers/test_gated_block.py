@@ -129,7 +129,13 @@ def test_conditioning_missing_or_not_wanted(arguments, given, named):
 
 @pytest.mark.parametrize(
     "arguments,named",
-    [({"kernel_size": (2, 2)}, "kernel_size"), ({"dropout": 1.5}, "rate"), ({"width": 0}, "at least 1")],
+    [
+        ({"kernel_size": (2, 2)}, r"kernel_size must be \(kh, kw\).*got \(2, 2\)"),
+        ({"dropout": 1.5}, "dropout must be a number of at least 0 and below 1, got 1.5"),
+        ({"width": 0}, "width must be an integer of at least 1, got 0"),
+        ({"condition_width": 0}, "condition_width must be an integer of at least 1 or None, got 0"),
+        ({"vector_width": 2.0}, "vector_width must be an integer of at least 1 or None, got 2.0"),
+    ],
 )
 def test_bad_arguments(arguments, named):
     with pytest.raises(ValueError, match=named):

@@ -160,6 +160,8 @@ def test_grid_sizes_may_be_unknown_while_tracing(include_center):
         ({"kernel_size": (0, 3)}, "kernel_size"),
         ({"kernel_size": (2, 4)}, "odd"),
         ({"kernel_size": (2, 0)}, "kernel_size"),
+        ({"kernel_size": 3}, r"kernel_size must be \(kh, kw\).*got 3"),
+        ({"kernel_size": (2, 3, 3)}, "kernel_size"),
         ({"kernel_size": (1, 1), "include_center": False}, "no taps"),
         ({"filters": 0}, "filters"),
         ({"filters": 2.5}, "filters"),

@@ -9,8 +9,8 @@ from keras.ops import convert_to_numpy as to_numpy
 from haim_tf.layers.residual import ResidualBlock, ResidualStack
 
 LAYERS = [
-    lambda: ResidualBlock(width=4, hidden=3, kernel_size=3),
-    lambda: ResidualStack(width=4, blocks=2, hidden=3, kernel_size=3),
+    lambda: ResidualBlock(width=4),
+    lambda: ResidualStack(width=4, blocks=2),
 ]
 INPUTS = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype("float32")
 
@@ -20,10 +20,12 @@ def swish(x):
 
 
 def test_block_is_preactivation_and_adds_to_its_input():
-    block = ResidualBlock(width=4, hidden=3, kernel_size=1)
+    block = ResidualBlock(width=4)
     outputs = np.array(block(INPUTS))
-    first, second = to_numpy(block.spatial_conv.kernel)[0, 0], to_numpy(block.pointwise_conv.kernel)[0, 0]
-    expected = INPUTS + swish(swish(INPUTS) @ first) @ second
+    first, second = to_numpy(block.spatial_conv.kernel), to_numpy(block.pointwise_conv.kernel)[0, 0]
+    padded = np.pad(swish(INPUTS), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    taps = [padded[:, r : r + 5, c : c + 6] @ first[r, c] for r in range(3) for c in range(3)]
+    expected = INPUTS + swish(sum(taps)) @ second
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -84,7 +86,7 @@ def test_mixed_precision(make):
     assert {w.dtype for w in layer.weights} == {"float32"}
 
 
-@pytest.mark.parametrize("arguments", [{"width": 0}, {"hidden": -1}, {"kernel_size": 1.5}, {"blocks": "2"}])
+@pytest.mark.parametrize("arguments", [{"width": 0}, {"width": 1.5}, {"blocks": "2"}])
 def test_bad_arguments(arguments):
     name = next(iter(arguments))
     with pytest.raises(ValueError, match=name):

@@ -97,6 +97,29 @@ def test_agrees_with_the_numpy_oracle(graph, revive_below):
     assert (revived > 0) == (revive_below > 0)
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_distances_are_taken_twice_in_the_first_batch_only(graph, monkeypatch):
+    quantizer = VectorQuantizer(K, D, seed=1)
+    quantizer.build((None, None, None, D))
+    passes = []
+
+    def counted(flat, nearest=quantizer._nearest):
+        tf.py_function(lambda: passes.append(1), [], [])
+        return nearest(flat)
+
+    monkeypatch.setattr(quantizer, "_nearest", counted)
+
+    def step(queries):
+        return quantizer(queries, training=True)["codes"]
+
+    step = tf.function(step) if graph else step
+    found = []
+    for number in range(4):
+        step(make_queries(number))
+        found.append(len(passes))
+    assert found == [2, 3, 4, 5]
+
+
 def test_fewer_queries_than_codes_gives_distinct_codes_near_them():
     quantizer = VectorQuantizer(64, D, seed=1)
     queries = make_queries(0, batch=1)
@@ -242,11 +265,16 @@ def test_saving_keeps_codebook_averages_and_random_state(tmp_path):
         {"epsilon": 0.0},
         {"revive_below": 1.0},
         {"revive_below": -0.1},
+        {"decay": "0.9"},
+        {"decay": False},
+        {"revive_below": float("nan")},
+        {"revive_below": None},
+        {"seed": 0.5},
     ],
 )
 def test_bad_arguments(arguments):
     name = next(iter(arguments))
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got"):
         VectorQuantizer(**({"codebook_size": K, "code_dim": D} | arguments))
 
 

@@ -1,8 +1,7 @@
 """Training on several devices and machines: one step of the global batch is one step, however it is shared.
 
-Inside a step, `mean`, `total` and `gathered` are over the replicas of the `tf.distribute` strategy that runs
-it; where none does (one device, another backend) they give back what they get. `fit` is the loop around the
-steps under any strategy: Keras' own fails under `MultiWorkerMirroredStrategy`.
+`fit` is the loop around the steps under any strategy: Keras' own fails under `MultiWorkerMirroredStrategy`.
+What the replicas tell each other inside a step is in `haim_tf.layers.collectives`.
 """
 
 import contextlib
@@ -11,7 +10,6 @@ import json
 import os
 
 import keras
-from keras import ops
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
@@ -26,7 +24,7 @@ def strategy_named(name):
         ValueError: an unknown name, another backend than TensorFlow, or "multi_worker" without `TF_CONFIG`.
     """
     if name not in STRATEGIES:
-        raise ValueError(f"strategy is one of {', '.join(STRATEGIES)}, got {name!r}")
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {name!r}")
     if name == "none":
         return None
     if keras.backend.backend() != "tensorflow":
@@ -132,40 +130,3 @@ def _own_parts(batches, context, steps):
 
 def _first(strategy, logs):
     return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
-
-
-# Inside a step ---------------------------------------------------------------------------------------------
-
-
-def _context():
-    """The replica's context, or `None` where there is one replica only."""
-    if keras.backend.backend() != "tensorflow":
-        return None
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    return context if context is not None and context.num_replicas_in_sync > 1 else None
-
-
-def place():
-    """This replica's number and how many there are."""
-    context = _context()
-    return (context.replica_id_in_sync_group, context.num_replicas_in_sync) if context else (0, 1)
-
-
-def mean(tensors):
-    """Each tensor's mean over the replicas, for a list of tensors."""
-    context = _context()
-    return context.all_reduce("mean", tensors) if context else tensors
-
-
-def total(tensor):
-    """A tensor's sum over the replicas."""
-    context = _context()
-    return context.all_reduce("sum", tensor) if context else tensor
-
-
-def gathered(tensor):
-    """The replicas' tensors, concatenated along the first axis."""
-    context = _context()
-    return context.all_gather(ops.convert_to_tensor(tensor), axis=0) if context else tensor

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from haim_tf import replicas, training
+from haim_tf import training
 from haim_tf.data import Batches, ImageData
+from haim_tf.training.strategy import strategy_named
 
 # Without dropout, whose masks depend on how the batch is shared.
 RECIPE = {
@@ -55,13 +56,14 @@ if sys.argv[1] == "mirrored":
     mirrored = tf.distribute.MirroredStrategy
     tf.distribute.MirroredStrategy = lambda: mirrored(["CPU:0", "CPU:1"])
 from haim_tf import training
-stage, kept = training._train_stage, {}
+from haim_tf.training import stages
+stage, kept = stages._train_stage, {}
 def train_stage(model, *args):
     stage(model, *args)
     for number, weight in enumerate(model.weights):
         for replica, copy in enumerate(getattr(weight.value, "values", [weight.value])):
             kept[f"{replica}:{number}"] = copy.numpy()
-training._train_stage = train_stage
+stages._train_stage = train_stage
 recipe = training.read_recipe(sys.argv[2])
 training.train(recipe, sys.argv[3], sys.argv[4], strategy=sys.argv[1], verbose=False)
 np.savez(sys.argv[5], **kept)
@@ -190,16 +192,10 @@ def test_parts_of_batches_are_the_batch():
 
 
 def test_a_strategy_that_cannot_be_had_is_named(monkeypatch):
-    assert replicas.strategy_named("none") is None
+    assert strategy_named("none") is None
     with pytest.raises(ValueError, match="mirrored, multi_worker, got 'several'"):
-        replicas.strategy_named("several")
+        strategy_named("several")
     for config in ("", "{", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'):
         monkeypatch.setenv("TF_CONFIG", config)
         with pytest.raises(ValueError, match="TF_CONFIG"):
-            replicas.strategy_named("multi_worker")
-
-
-def test_alone_the_helpers_give_back_what_they_get():
-    tensor = keras.ops.ones((2, 3))
-    assert replicas.total(tensor) is tensor and replicas.gathered(tensor) is tensor
-    assert replicas.place() == (0, 1)
+            strategy_named("multi_worker")
