@@ -190,14 +190,9 @@ class PriorDistribution(_ModelDistribution):
         return self.temperature[-1:]
 
     def _log_prob_given(self, codes, labels):
-        codes = codes if self.model.num_levels else self.model.elements(codes)
         if labels is not None or not self.model.num_classes:
-            return tf.reduce_sum(self.model.prior.log_prob(codes, labels=labels), [1, 2])
-        each = []
-        for label in range(self.model.num_classes):
-            labels = tf.fill(tf.shape(codes)[:1], label)
-            each.append(tf.reduce_sum(self.model.prior.log_prob(codes, labels=labels), [1, 2]))
-        return _mean_over_labels(tf.stack(each, 1))
+            return self.model._log_probs_of_top(codes, labels)
+        return _mean_over_labels(self.model._log_probs_of_top_by_label(codes))
 
     def _draw(self, seeds, labels):
         return tf.reshape(_draw_top(self.model, seeds, self.temperature, labels), [-1, *self._shape])

@@ -28,7 +28,7 @@ def main(argv):
     output, csv = (files.check_new_file(path) if path else None for path in (FLAGS.output, FLAGS.scores))
     model = presets.load(FLAGS.model)
     images = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
-    report = evaluation.evaluate(
+    report, columns = evaluation.evaluate_and_score(
         model,
         images,
         num=FLAGS.num,
@@ -37,14 +37,8 @@ def main(argv):
         reconstructions=FLAGS.reconstructions,
     )
     report = {"model": FLAGS.model, "split": FLAGS.split, **report}
-    if csv or model.num_classes:
-        # The images that were measured.
-        chosen = evaluation.choose_images(len(images), FLAGS.num, FLAGS.seed)
-        columns = scores.score_data(model, images, chosen, FLAGS.batch_size)
-        if model.num_classes:
-            report["label_posterior"] = scores.summary(columns)
-        if csv:
-            scores.write_csv(csv, columns)
+    if csv:
+        scores.write_csv(csv, columns)
     print(table(report))
     if output:
         files.write_json(output, report)

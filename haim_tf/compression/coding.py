@@ -63,7 +63,10 @@ def compress(model, images, labels=None, name=None, verbose=None):
             used[place] = True
         grids = [keras.ops.convert_to_numpy(model.elements(elements)), *model.encode(elements)]
         if model.num_classes and labels is None:
-            tile_labels = model._run("_log_probs_by_label", elements)[1].argmax(axis=1).astype("int32")
+            # A model without levels has its prior over the pixels.
+            top = grids[-1] if model.num_levels else elements
+            by_label = model._run("_log_probs_of_top_by_label", top)
+            tile_labels = by_label.argmax(axis=1).astype("int32")
         # A slot without a tile must look in here as it does in decoding.
         for grid in (tile_labels, *grids[1:]):
             grid[~used] = 0

@@ -8,7 +8,7 @@ from haim_tf.evaluation.classification import (
 )
 from haim_tf.evaluation.distances import frechet_distance, precision_and_recall
 from haim_tf.evaluation.features import extract_features, feature_layer, inception_features
-from haim_tf.evaluation.report import choose_images, code_statistics, evaluate
+from haim_tf.evaluation.report import choose_images, code_statistics, evaluate, evaluate_and_score
 from haim_tf.evaluation.sampling_defaults import choose_sampling
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "classification_accuracy_score",
     "code_statistics",
     "evaluate",
+    "evaluate_and_score",
     "extract_features",
     "feature_layer",
     "frechet_distance",

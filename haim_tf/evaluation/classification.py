@@ -1,12 +1,15 @@
 """How good a training set a model's samples are: the classification accuracy score."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from haim_tf.data import Batches, ImageData, in_order
 
 
-def small_classifier(image_shape, num_classes):
+def small_classifier(image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     """A plain convolutional classifier of about 100,000 parameters, for images of 28x28 to 64x64.
 
     Four 3x3 convolutions (32, 64, 64, 64), the first three each followed by 2x2 max pooling; the mean over
@@ -35,8 +38,14 @@ def small_classifier(image_shape, num_classes):
 
 
 def train_classifier(
-    train, num_classes, classifier=small_classifier, steps=2000, batch_size=128, seed=0, verbose=True
-):
+    train: ImageData,
+    num_classes: int,
+    classifier: Callable[..., keras.Model] = small_classifier,
+    steps: int = 2000,
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: bool = True,
+) -> keras.Model:
     """Trains a classifier of images, with Adam from 3e-3 down to 0 along a cosine and no augmentation.
 
     NOTE: it sets Keras' global random seed, which the classifier's initial weights are drawn with.
@@ -71,7 +80,7 @@ def train_classifier(
     return network
 
 
-def accuracy(network, data, batch_size=128):
+def accuracy(network: keras.Model, data: ImageData, batch_size: int = 128) -> float:
     """The share of an `ImageData`'s images whose label a classifier thinks the likeliest, 0..1."""
     right = [
         network.predict_on_batch(images).argmax(axis=1) == labels
@@ -81,17 +90,17 @@ def accuracy(network, data, batch_size=128):
 
 
 def classification_accuracy_score(
-    sample_images,
-    sample_labels,
-    real_train,
-    real_val,
-    classifier=small_classifier,
-    steps=2000,
-    batch_size=128,
-    seed=0,
-    verbose=True,
-    real_classifier=None,
-):
+    sample_images: ArrayLike,
+    sample_labels: ArrayLike,
+    real_train: ImageData,
+    real_val: ImageData,
+    classifier: Callable[..., keras.Model] = small_classifier,
+    steps: int = 2000,
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: bool = True,
+    real_classifier: keras.Model | None = None,
+) -> dict:
     """How good a training set samples are: the accuracy on real images of a classifier that saw only samples,
     beside that of the same classifier trained on real images.
 

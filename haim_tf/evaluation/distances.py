@@ -1,12 +1,13 @@
 """How far samples are from real images, in a space of features: Frechet distance, precision and recall."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Rows of the distance matrix that are held at once.
 ROWS = 512
 
 
-def frechet_distance(real, samples):
+def frechet_distance(real: ArrayLike, samples: ArrayLike) -> float:
     """Frechet distance of two sets of features, each seen as a Gaussian; 0 for equal means and covariances.
 
     |mean difference|^2 + trace(S_real + S_samples - 2 (S_real S_samples)^(1/2)), in float64. With features of
@@ -42,7 +43,7 @@ def frechet_distance(real, samples):
     return max(float(distance), 0.0)
 
 
-def precision_and_recall(real, samples, neighbors=3):
+def precision_and_recall(real: ArrayLike, samples: ArrayLike, neighbors: int = 3) -> dict:
     """Precision, the share of samples that are like real ones, and recall, the share of real ones that are
     like samples: those no farther from some example of the other set than its k-th nearest of its own set.
 

@@ -1,10 +1,15 @@
 """Features of images, which distances are measured in: of any Keras model, Inception-v3 among them."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def extract_features(images, extractor, batch_size=64, verbose=False):
+def extract_features(
+    images: ArrayLike, extractor: Callable, batch_size: int = 64, verbose: bool = False
+) -> np.ndarray:
     """What a model makes of images, one vector an image.
 
     Args:
@@ -32,7 +37,7 @@ def extract_features(images, extractor, batch_size=64, verbose=False):
     return np.concatenate(features)
 
 
-def feature_layer(model, layer=None):
+def feature_layer(model: keras.Model, layer: str | None = None) -> keras.Model:
     """A model cut off at one of its layers.
 
     Args:
@@ -50,7 +55,7 @@ def feature_layer(model, layer=None):
     return keras.Model(model.input, output)
 
 
-def inception_features(image_shape, weights="imagenet"):
+def inception_features(image_shape: tuple[int, int, int], weights: str | None = "imagenet") -> keras.Model:
     """Inception-v3 up to its mean over positions: 2,048 features of images 0..255 `(B, H, W, C)`.
 
     Images are resized to 299 x 299 (bilinear, antialiased); grey ones are taken as RGB. Keras downloads the

@@ -5,11 +5,21 @@ import math
 import keras
 import numpy as np
 
+from haim_tf.data import ImageData
+from haim_tf.evaluation import scores
 from haim_tf.layers.vector_quantizer import ACTIVE_SHARE
-from haim_tf.models import inputs
+from haim_tf.models import HierarchicalModel, inputs
 
 
-def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, verbose=None):
+def evaluate(
+    model: HierarchicalModel,
+    data: ImageData,
+    num: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    reconstructions: int = 256,
+    verbose: bool | None = None,
+) -> dict:
     """Measures a model on images.
 
     Args:
@@ -50,6 +60,40 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
 
     Reference: bounds and capacity, De Fauw, Dieleman, Simonyan 2019, sections 3 and 4.
     """
+    return _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_label=False)[0]
+
+
+def evaluate_and_score(
+    model: HierarchicalModel,
+    data: ImageData,
+    num: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    reconstructions: int = 256,
+    verbose: bool | None = None,
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """`evaluate`, and the scores of every image that was measured, from one pass over the images.
+
+    Args, errors: as for `evaluate`.
+
+    Returns:
+        `(report, columns)`: the dict of `evaluate`, of class-conditional models with `label_posterior` (see
+        `scores.summary`); and a dict of arrays `(num,)`, `image`, the image's index in the data, then those
+        that `scores.score` gives.
+
+    Example:
+        >>> model = haim_tf.load("debug")
+        >>> report, columns = evaluate_and_score(model, haim_tf.data.ImageData(model.sample(8), [0] * 8))
+        >>> columns["label_probability"].shape
+        (8,)
+    """
+    return _evaluate(
+        model, data, num, seed, batch_size, reconstructions, verbose, by_label=bool(model.num_classes)
+    )
+
+
+def _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_label):
+    """What `evaluate_and_score` returns; `by_label`: with the label's posterior, where there are labels."""
     if num is not None and num < 1:
         raise ValueError(f"num must be at least 1, got {num}")
     chosen = choose_images(len(data), num, seed)
@@ -60,51 +104,40 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
     verbose = len(batches) > 1 if verbose is None else verbose
     bar = keras.utils.Progbar(2 * len(batches), unit_name="batch", verbose=int(verbose))
 
-    def run(method, *arguments):
-        return model._run(method, *arguments, batch_size=batch_size)
-
     def images_of(rows):
         return inputs.check_images(data.images[chosen[rows]], model.image_shape)
 
-    codes = [[] for _ in names]
+    measured = []
     for rows in batches:
-        images = images_of(rows)
-        for level, grids in enumerate(run("_encode", images) if names else []):
-            codes[level].append(grids)
+        measured.append(_measure(model, images_of(rows), None if labels is None else labels[rows], by_label))
         bar.add(1)
-    codes = [np.concatenate(grids) for grids in codes]
+    measured = keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *measured)
+    columns = scores.columns(model, measured["log_probs"], labels, measured.get("by_label"))
 
-    partners = _others(len(chosen), seed)
-    log_probs, log_probs_shuffled, errors = [], [[] for _ in names], [[] for _ in names]
+    # Whose codes are exchanged is known only now that all are there.
+    codes, partners = measured["codes"], _others(len(chosen), seed)
+    shuffled = [[] for _ in names]
     for rows in batches:
-        lower = images = images_of(rows)
-        log_probs.append(run("_log_probs", images, None if labels is None else labels[rows]))
+        lower = images_of(rows)
         for i, grids in enumerate(codes):
-            shuffled = grids[partners[rows]]
-            log_probs_shuffled[i].append(run("_log_probs_given_codes", lower, shuffled, i + 1))
-            if model.has_auxiliary(i + 1):
-                errors[i].append(squared_errors(run("_auxiliary", grids[rows], i + 1), images))
+            shuffled[i].append(_log_probs_given(model, lower, grids[partners[rows]], i + 1))
             lower = grids[rows]
         bar.add(1)
-    bits = _bits_per_dim(log_probs, model)
 
     drawn = choose_images(len(chosen), min(reconstructions, len(chosen)), seed)
     report = {
         "data": data.name,
         "num": len(chosen),
         "seed": seed,
-        "bits_per_dim": {
-            **dict(zip([*names, "prior"], bits.mean(axis=0).tolist(), strict=True)),
-            "total": float(bits.sum(axis=1).mean()),
-        },
-        "standard_error": _standard_error(bits.sum(axis=1)),
+        "bits_per_dim": {name: float(columns[name].mean()) for name in [*names, "prior", "total"]},
+        "standard_error": _standard_error(columns["total"]),
         "num_reconstructions": len(drawn),
         "levels": {},
     }
     for i, name in enumerate(names):
         shuffled_bits = error_main = None
         if len(chosen) > 1:
-            shuffled_bits = float(_bits_per_dim(log_probs_shuffled[i], model).mean())
+            shuffled_bits = float(scores.bits_per_dim(model, np.concatenate(shuffled[i])).mean())
         if len(drawn):
             sampled = model.decode(
                 codes[i][drawn],
@@ -116,16 +149,43 @@ def evaluate(model, data, num=None, seed=0, batch_size=64, reconstructions=256, 
                 verbose=verbose,
             )
             error_main = float(squared_errors(sampled, images_of(drawn)).mean())
+        errors = measured["errors"].get(name)
         report["levels"][name] = {
             **code_statistics(codes[i], model.codebook_sizes[i]),
             "bits_per_dim_shuffled_codes": shuffled_bits,
-            "error_auxiliary": float(np.concatenate(errors[i]).mean()) if errors[i] else None,
+            "error_auxiliary": None if errors is None else float(errors.mean()),
             "error_main": error_main,
         }
-    return report
+    if by_label:
+        report["label_posterior"] = scores.summary(columns)
+    return report, {"image": chosen, **columns}
 
 
-def code_statistics(codes, codebook_size):
+def _measure(model, images, labels, by_label):
+    """What one batch of images says for itself, a tree of arrays `(B, ...)`: its codes, its log-probabilities
+    level by level and of the top codes (and those under every label), the auxiliary decoders' errors."""
+    codes = model.encode(images)
+    log_probs, errors, lower = [], {}, images
+    for level, grids in enumerate(codes, start=1):
+        log_probs.append(_log_probs_given(model, lower, grids, level))
+        if model.has_auxiliary(level):
+            painted = model._run("_auxiliary", grids, level, batch_size=len(images))
+            errors[f"level_{level}"] = squared_errors(painted, images)
+        lower = grids
+    found = {"codes": codes, "errors": errors}
+    if by_label:
+        found["by_label"] = model._run("_log_probs_of_top_by_label", lower, batch_size=len(images))
+        log_probs.append(found["by_label"][np.arange(len(images)), labels])
+    else:
+        log_probs.append(model._run("_log_probs_of_top", lower, labels, batch_size=len(images)))
+    return {**found, "log_probs": np.stack(log_probs, axis=1)}
+
+
+def _log_probs_given(model, lower, codes, level):
+    return model._run("_log_probs_given_codes", lower, codes, level, batch_size=len(lower))
+
+
+def code_statistics(codes: np.ndarray, codebook_size: int) -> dict:
     """How codes, int `(B, h, w)` in 0..K-1, use their codebook: the first five entries that `evaluate` gives
     of a level.
 
@@ -144,7 +204,7 @@ def code_statistics(codes, codebook_size):
     }
 
 
-def choose_images(count, num, seed):
+def choose_images(count: int, num: int | None, seed: int) -> np.ndarray:
     """Sorted indices of `num` of `count` images, drawn by the seed; all where `num` is `None`."""
     if num is None:
         return np.arange(count)
@@ -161,12 +221,7 @@ def _others(count, seed):
     return partners
 
 
-def _bits_per_dim(log_probs, model):
-    """A list of batches of log-probabilities, nats, as one float64 array of bits per dimension."""
-    return -np.concatenate(log_probs).astype("float64") / (math.prod(model.image_shape) * math.log(2.0))
-
-
-def squared_errors(images, originals):
+def squared_errors(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
     """Mean squared error of each image, in units of -1..1, `(B,)`."""
     difference = (images.astype("float64") - originals) / 127.5
     return np.square(difference).mean(axis=(1, 2, 3))

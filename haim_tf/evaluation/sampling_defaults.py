@@ -1,9 +1,13 @@
 """How a model is best sampled: temperature, top_p and guidance chosen by the Frechet distance of samples."""
 
+from collections.abc import Callable
+
 import numpy as np
 
+from haim_tf.data import ImageData
 from haim_tf.evaluation.distances import frechet_distance
 from haim_tf.evaluation.features import extract_features
+from haim_tf.models import HierarchicalModel
 
 TEMPERATURES = (0.9, 0.8, 0.7)
 GUIDANCE = (1.5, 2.0, 3.0, 4.0)
@@ -11,8 +15,16 @@ TOP_PS = (0.98, 0.95, 0.9)
 
 
 def choose_sampling(
-    model, images, extractor, num=1000, draws=20, start=None, seed=0, batch_size=64, verbose=True
-):
+    model: HierarchicalModel,
+    images: ImageData,
+    extractor: Callable,
+    num: int = 1000,
+    draws: int = 20,
+    start: dict | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    verbose: bool = True,
+) -> tuple[dict, list[dict]]:
     """Chooses a model's `sampling_defaults`, coordinate by coordinate.
 
     From plain sampling (or `start`) on, each coordinate is moved along its list of values for as long as the

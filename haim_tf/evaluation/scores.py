@@ -3,15 +3,19 @@
 The label enters the prior only, so that encoder and main decoders run once for all labels.
 """
 
+import csv
+import io
 import math
+from os import PathLike
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from haim_tf import files
-from haim_tf.models import inputs
+from haim_tf.models import HierarchicalModel, inputs
 
 
-def label_log_probs(model, images, batch_size=64):
+def label_log_probs(model: HierarchicalModel, images: ArrayLike, batch_size: int = 64) -> np.ndarray:
     """The bound of log p(x given y) of images under every label y, float64 `(B, num_classes)`, nats.
 
     Args:
@@ -28,11 +32,11 @@ def label_log_probs(model, images, batch_size=64):
         >>> label_posterior(log_probs).sum(axis=1)
         array([1., 1.])
     """
-    below, prior = _parts(model, images, batch_size)
-    return below.sum(axis=1, keepdims=True) + prior
+    below, by_label = _parts(model, images, batch_size)
+    return below.sum(axis=1, keepdims=True) + by_label
 
 
-def label_posterior(log_probs):
+def label_posterior(log_probs: ArrayLike) -> np.ndarray:
     """p(y given x) by Bayes' rule from `(B, num_classes)` log p(x given y), with equally likely labels.
 
     NOTE: from bounds instead of likelihoods, and so an approximation: it is exact for the codes, whose prior
@@ -43,7 +47,9 @@ def label_posterior(log_probs):
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def score(model, images, labels=None, batch_size=64):
+def score(
+    model: HierarchicalModel, images: ArrayLike, labels: ArrayLike | None = None, batch_size: int = 64
+) -> dict[str, np.ndarray]:
     """Scores of every image.
 
     Args:
@@ -60,52 +66,65 @@ def score(model, images, labels=None, batch_size=64):
         ValueError: images or labels that do not fit the model.
     """
     labels = inputs.check_labels(labels, model.num_classes, len(images))
-    if model.num_classes:
-        below, prior = _parts(model, images, batch_size)
-        rows = np.arange(len(images))
-        log_probs = np.concatenate([below, prior[rows, labels][:, None]], axis=1)
-    else:
+    if not model.num_classes:
         images = inputs.check_images(images, model.image_shape)
-        log_probs = model._run("_log_probs", images, None, batch_size=batch_size).astype("float64")
-    bits = -log_probs / (math.prod(model.image_shape) * math.log(2.0))
+        return columns(model, model._run("_log_probs", images, None, batch_size=batch_size))
+    below, by_label = _parts(model, images, batch_size)
+    own = by_label[np.arange(len(images)), labels]
+    return columns(model, np.concatenate([below, own[:, None]], axis=1), labels, by_label)
+
+
+def columns(
+    model: HierarchicalModel,
+    log_probs: np.ndarray,
+    labels: np.ndarray | None = None,
+    by_label: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """The dict that `score` gives, from log-probabilities in nats.
+
+    Args:
+        model: the `HierarchicalModel` that they are of.
+        log_probs: `(B, L + 1)`, of each level given the codes above it, finest first, and of the top codes.
+        labels: ints `(B,)`.
+        by_label: of the top codes under every label, `(B, num_classes)`; without it nothing is said of the
+            label's posterior.
+    """
+    bits = bits_per_dim(model, log_probs)
     names = [f"level_{i + 1}" for i in range(model.num_levels)] + ["prior"]
-    scores = {**dict(zip(names, bits.T, strict=True)), "total": bits.sum(axis=1)}
-    if model.num_classes:
-        posterior = label_posterior(prior)
-        scores["label"] = labels
-        scores["predicted_label"] = posterior.argmax(axis=1)
-        scores["label_probability"] = posterior[rows, labels]
-    return scores
+    found = {**dict(zip(names, bits.T, strict=True)), "total": bits.sum(axis=1)}
+    if by_label is not None:
+        posterior = label_posterior(by_label)
+        found["label"] = labels
+        found["predicted_label"] = posterior.argmax(axis=1)
+        found["label_probability"] = posterior[np.arange(len(labels)), labels]
+    return found
 
 
-def score_data(model, data, rows, batch_size=64):
-    """`score` of some images of an `ImageData`, batch by batch, after `image`, which are their `rows`."""
-    parts = []
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        labels = data.labels[batch] if model.num_classes else None
-        parts.append(score(model, data.images[batch], labels, batch_size))
-    return {"image": rows, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
+def bits_per_dim(model: HierarchicalModel, log_probs: np.ndarray) -> np.ndarray:
+    """Log-probabilities, nats, of a model's images as bits per dimension, float64."""
+    return -log_probs.astype("float64") / (math.prod(model.image_shape) * math.log(2.0))
 
 
-def summary(scores):
+def summary(scores: dict[str, np.ndarray]) -> dict:
     """Accuracy of the most probable label and mean log2 of the label's posterior, from `score`'s dict."""
     right = scores["predicted_label"] == scores["label"]
     bits = np.log2(np.maximum(scores["label_probability"], 1e-300))
     return {"accuracy": float(right.mean()), "mean_log2_probability": float(bits.mean()), "num": len(right)}
 
 
-def write_csv(path, columns):
+def write_csv(path: str | PathLike, columns: dict[str, np.ndarray]) -> None:
     """Writes a dict of arrays `(B,)` to a CSV file with a header, never half-written."""
-    lines = [",".join(columns)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-        lines.append(",".join(str(x) if isinstance(x, np.integer) else f"{x:.6g}" for x in row))
-    files.write_file(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+        writer.writerow([x if isinstance(x, np.integer) else f"{x:.6g}" for x in row])
+    files.write_file(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _parts(model, images, batch_size):
     if not model.num_classes:
         raise ValueError("this model is not class-conditional: it has no likelihood of a label")
     images = inputs.check_images(images, model.image_shape)
-    below, prior = model._run("_log_probs_by_label", images, batch_size=batch_size)
-    return below.astype("float64"), prior.astype("float64")
+    below, by_label = model._run("_log_probs_by_label", images, batch_size=batch_size)
+    return below.astype("float64"), by_label.astype("float64")

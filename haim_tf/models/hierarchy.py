@@ -227,13 +227,26 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         """`(B, L)`, a level each, and the prior under every label, `(B, num_classes)`: nothing runs twice."""
         grids = [self.elements(images), *self._encode(images)]
         below = self._log_probs_below(grids)
-        count = ops.shape(images)[0]
-        prior = []
-        for label in range(self.num_classes):
-            labels = ops.full((count,), label, dtype="int32")
-            prior.append(ops.sum(self.prior.log_prob(grids[-1], labels=labels), axis=(1, 2)))
-        below = ops.stack(below, axis=1) if below else ops.zeros((count, 0), "float32")
-        return below, ops.stack(prior, axis=1)
+        below = ops.stack(below, axis=1) if below else ops.zeros((ops.shape(images)[0], 0), "float32")
+        return below, self._log_probs_of_top_by_label(grids[-1] if self.num_levels else images)
+
+    def _log_probs_of_top_by_label(self, grid):
+        """The prior under every label, `(B, num_classes)`: in a loop over some pairs of grid and label,
+        so that neither program nor memory grows with the number of labels."""
+        grid = grid if self.num_levels else self.elements(grid)
+        count = ops.shape(grid)[0]  # An int, or a tensor in a graph for any number.
+        pairs = count * self.num_classes
+        size = min(pairs, PAIRS) if isinstance(pairs, int) else ops.minimum(pairs, PAIRS)
+
+        def log_probs(chunk):
+            # The last chunk is filled up with the last grid's pairs.
+            chosen = ops.minimum(chunk * size + ops.arange(size, dtype="int32"), pairs - 1)
+            labels = chosen % self.num_classes
+            rows = ops.take(grid, chosen // self.num_classes, axis=0)
+            return ops.sum(self.prior.log_prob(rows, labels=labels), axis=(1, 2))
+
+        found = _one_by_one(log_probs, -(-pairs // size))
+        return ops.reshape(ops.reshape(found, (-1,))[:pairs], (-1, self.num_classes))
 
     def decoder_condition(self, codes, level):
         """What the main decoder of `level` reads of the codes: themselves, or end to end their vectors."""
@@ -375,6 +388,22 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         for name, value in known.items():
             setattr(model, name, value)
         return model
+
+
+# Pairs of image and label that the prior sees at once where it is asked about every label.
+PAIRS = 64
+
+
+def _one_by_one(function, count):
+    """`function(0)`, ..., `function(count - 1)`, float32 vectors of one size, stacked: the function is traced
+    once and runs once at a time."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.map(function, ops.arange(count))
+    # `keras.ops.map` would trace it twice, and run up to ten at a time.
+    import tensorflow as tf
+
+    signature = tf.TensorSpec((None,), "float32")
+    return tf.map_fn(function, tf.range(count), parallel_iterations=1, fn_output_signature=signature)
 
 
 LEVEL_KEYS = ("downsampling", "codebook_size", "code_dim", "width", "blocks", "decoder")

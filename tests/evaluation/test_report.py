@@ -10,6 +10,7 @@ import pytest
 from haim_tf import HierarchicalModel, evaluation
 from haim_tf.data import ImageData
 from haim_tf.evaluation import report as report_module
+from haim_tf.evaluation import scores
 
 NETWORK = {"width": 8, "blocks": 1}
 NUM = 10
@@ -133,6 +134,37 @@ def test_shuffling_does_not_matter_to_decoders_that_ignore_codes(data):
         shuffled = report["levels"][name]["bits_per_dim_shuffled_codes"]
         assert shuffled == pytest.approx(report["bits_per_dim"][name], rel=1e-6)
         assert report["levels"][name]["error_main"] is None
+
+
+def test_one_pass_gives_the_report_and_the_scores_of_every_image(model, data, report, monkeypatch):
+    images_of, run = {}, HierarchicalModel._run
+
+    def counted(self, name, *arrays, **options):
+        images_of[name] = images_of.get(name, 0) + len(arrays[0])
+        return run(self, name, *arrays, **options)
+
+    monkeypatch.setattr(HierarchicalModel, "_run", counted)
+    found, columns = evaluation.evaluate_and_score(
+        model, data, num=8, batch_size=3, reconstructions=0, seed=5, verbose=False
+    )
+    # A level's decoder runs once for the codes and once for those exchanged.
+    assert images_of == {
+        "_encode": 8,
+        "_log_probs_given_codes": 8 * 2 * 2,
+        "_log_probs_of_top_by_label": 8,
+        "_auxiliary": 8 * 2,
+    }
+    monkeypatch.undo()
+    drawn = report_module.choose_images(NUM, 8, 5)
+    alone = scores.score(model, data.images[drawn], data.labels[drawn])
+    assert list(columns) == ["image", *alone] and (columns["image"] == drawn).all()
+    for name, values in alone.items():
+        np.testing.assert_allclose(columns[name], values, rtol=1e-5)
+    assert found.pop("label_posterior") == scores.summary(columns)
+    expected = evaluation.evaluate(model, data, num=8, reconstructions=0, seed=5, verbose=False)
+    assert expected.keys() == found.keys() == report.keys()
+    for name, bits in expected["bits_per_dim"].items():
+        assert found["bits_per_dim"][name] == pytest.approx(bits, rel=1e-6)
 
 
 @pytest.mark.parametrize("count", [2, 3, 50])
