@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 from haim_tf import downloads, files, weights_file
+from haim_tf.checks import check_sampling
 from haim_tf.model_card import model_card
 from haim_tf.version import __version__
 
@@ -284,11 +285,9 @@ def _check_class_names(names, num_classes):
 
 def _sampling(folder, model, metadata):
     """The sampling defaults that metadata holds for a model; a ValueError where they do not fit it."""
-    from haim_tf.models import inputs
-
     sampling = metadata.get("sampling")
     try:
-        inputs.check_sampling(sampling, len(model.networks), model.takes_guidance)
+        check_sampling(sampling, len(model.networks), model.takes_guidance)
     except ValueError as error:
         raise ValueError(f"{folder / METADATA} does not fit the model: {error}") from None
     return sampling
