@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import haim_tf
-from haim_tf import presets, weights_file
+from haim_tf import presets
+from haim_tf.presets import weights_file
 
 LEVEL = {
     "downsampling": 2,
@@ -258,7 +259,7 @@ def test_list_models(saved, tmp_path, monkeypatch):
     edit_json(tmp_path / "untrained" / "metadata.json", pretrained=False)
     (tmp_path / "no_model").mkdir()
     assert "debug" in haim_tf.list_models()
-    monkeypatch.setattr(presets, "_zoo", lambda: tmp_path)
+    monkeypatch.setattr(presets.folder, "_zoo", lambda: tmp_path)
     assert haim_tf.list_models() == ["trained", "untrained", "without_weights"]
     assert haim_tf.list_models("*with*") == ["without_weights"]
     assert haim_tf.list_models(pretrained=True) == ["trained"]
@@ -397,7 +398,7 @@ def test_misfit_is_found_with_another_number_of_classes(preset):
 
 @pytest.mark.parametrize("num_classes", [0, -1, 2.0, "3"])
 def test_wrong_number_of_classes(saved, num_classes):
-    with pytest.raises(ValueError, match="num_classes must be an int of at least 1"):
+    with pytest.raises(ValueError, match="num_classes must be an integer of at least 1"):
         haim_tf.load(saved, num_classes=num_classes)
 
 

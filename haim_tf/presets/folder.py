@@ -1,7 +1,4 @@
-"""Presets: a model as a folder, and the zoo of presets that the package carries.
-
-Keras is imported where it is used: reading a preset's JSON files, as `haim_tf list` does, needs none of it.
-"""
+"""A preset folder: written, found and loaded; and the folders of the zoo."""
 
 import difflib
 import fnmatch
@@ -13,12 +10,15 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from haim_tf import downloads, files, weights_file
-from haim_tf.checks import check_sampling
-from haim_tf.model_card import model_card
+from haim_tf import files
+from haim_tf.checks import check_sampling, require_int
+from haim_tf.presets import downloads, weights_file
+from haim_tf.presets.model_card import model_card
+from haim_tf.registered import registered_class
 from haim_tf.version import __version__
 
 FORMAT_VERSION = 1
+MODEL = "HierarchicalModel"
 CONFIG, WEIGHTS, METADATA, CARD = "config.json", "model.weights.h5", "metadata.json", "README.md"
 
 
@@ -45,7 +45,7 @@ def load(name_or_folder, weights="auto", num_classes=None):
         name_or_folder: a name that `list_models()` gives, or a folder that `save_to_preset` wrote.
         weights: `"auto"`: load the weights, or warn that they are random if there are none; `True`: an error
             if there are none; `False`: random weights. Weights that the preset names by URL are downloaded
-            once (see `haim_tf.downloads`).
+            once (see `haim_tf.presets.downloads`).
         num_classes: make the model class-conditional on this many labels. Where that is not the preset's
             own number, the class embedding starts afresh and everything else is kept; where the preset is
             unconditional, the layers that read the embedding start afresh as well.
@@ -65,8 +65,8 @@ def load(name_or_folder, weights="auto", num_classes=None):
     """
     if weights not in ("auto", True, False):
         raise ValueError(f'weights must be "auto", True or False, got {weights!r}')
-    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
-        raise ValueError(f"num_classes must be an int of at least 1, or None, got {num_classes!r}")
+    if num_classes is not None:
+        num_classes = require_int("num_classes", num_classes, low=1)
     folder = find(name_or_folder)
     arguments, metadata = read(folder)
     path = _weights_path(folder, metadata, download=bool(weights))
@@ -124,9 +124,9 @@ def read(folder):
             f"{FORMAT_VERSION}"
         )
     arguments = config.get("config")
-    if config.get("class_name") != "HierarchicalModel" or not isinstance(arguments, dict):
+    if config.get("class_name") != MODEL or not isinstance(arguments, dict):
         raise ValueError(
-            f"{folder / CONFIG} must hold the class_name 'HierarchicalModel' and its arguments as config, "
+            f"{folder / CONFIG} must hold the class_name {MODEL!r} and its arguments as config, "
             f"got the class_name {config.get('class_name')!r} and the keys {sorted(config)}"
         )
     return arguments, metadata
@@ -308,9 +308,7 @@ def _move(unfinished, folder):
 
 
 def _build(folder, arguments):
-    from haim_tf.models import HierarchicalModel
-
     try:
-        return HierarchicalModel(**arguments)
+        return registered_class(MODEL)(**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from error
