@@ -1,5 +1,7 @@
 """A preset folder: written, found and loaded; and the folders of the zoo."""
 
+from __future__ import annotations
+
 import difflib
 import fnmatch
 import importlib.resources
@@ -9,6 +11,7 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from haim_tf import files
 from haim_tf.checks import check_sampling, require_int
@@ -17,12 +20,15 @@ from haim_tf.presets.model_card import model_card
 from haim_tf.registered import registered_class
 from haim_tf.version import __version__
 
+if TYPE_CHECKING:
+    from haim_tf.models import HierarchicalModel
+
 FORMAT_VERSION = 1
 MODEL = "HierarchicalModel"
 CONFIG, WEIGHTS, METADATA, CARD = "config.json", "model.weights.h5", "metadata.json", "README.md"
 
 
-def list_models(pattern="*", pretrained=None):
+def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]:
     """Names of the models in the zoo, sorted.
 
     Args:
@@ -38,7 +44,11 @@ def list_models(pattern="*", pretrained=None):
     return names if pretrained is None else [n for n in names if is_pretrained(_zoo() / n) == pretrained]
 
 
-def load(name_or_folder, weights="auto", num_classes=None):
+def load(
+    name_or_folder: str | os.PathLike,
+    weights: bool | Literal["auto"] = "auto",
+    num_classes: int | None = None,
+) -> HierarchicalModel:
     """Loads a model of the zoo, or from a preset folder.
 
     Args:
@@ -94,7 +104,7 @@ def load(name_or_folder, weights="auto", num_classes=None):
     return model
 
 
-def find(name_or_folder):
+def find(name_or_folder: str | os.PathLike) -> Path:
     """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`."""
     if not isinstance(name_or_folder, (str, os.PathLike)):
         raise ValueError(f"a model is a name or a preset folder, got {name_or_folder!r}")
@@ -114,7 +124,7 @@ def find(name_or_folder):
     )
 
 
-def read(folder):
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`."""
     config, metadata = (_read_json(folder / name) for name in (CONFIG, METADATA))
     version = metadata.get("format_version")
@@ -132,7 +142,7 @@ def read(folder):
     return arguments, metadata
 
 
-def is_pretrained(folder):
+def is_pretrained(folder: Path) -> bool:
     """Whether a preset's weights are here (in its folder, or downloaded), and trained ones."""
     metadata = read(folder)[1]
     return bool(_weights_path(folder, metadata).is_file() and metadata.get("pretrained"))
@@ -149,7 +159,14 @@ def _weights_path(folder, metadata, download=False):
     return downloads.fetch(name, url, sha256) if download else downloads.kept_path(name, sha256)
 
 
-def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=False, weights=True):
+def save_to_preset(
+    model: HierarchicalModel,
+    folder: str | os.PathLike,
+    metadata: dict[str, Any] | None = None,
+    precision: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
+    weights: bool = True,
+) -> None:
     """Writes a model as a preset folder: configuration, weights, metadata and a model card; all or nothing.
 
     Args:
@@ -173,8 +190,9 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
             - `pictures`: a dict from file name, e.g. `"samples.png"`, to caption.
 
             What it says of versions, parameters, precision and checksum is replaced by what is so.
-        precision: `"float32"`, or `"float16"` for a file of half the size; codebooks stay float32, since
-            rounded ones would change codes. Loading gives float32 variables either way.
+        precision: `"float32"`, or `"float16"` for a file of about half the size: main decoders and prior are
+            rounded. Autoencoders stay float32, since rounded ones would give other codes. Loading gives
+            float32 variables either way.
         overwrite: replace an existing folder's preset; its files of other names are kept.
         weights: `False` writes none: a preset that only describes a model.
 
@@ -231,7 +249,7 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def rewrite_metadata(folder, changes):
+def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None:
     """Changes entries of a preset's `metadata.json`, and the model card with them.
 
     Args:
