@@ -1,12 +1,13 @@
 """Checks of what people hand over: a wrong value is a ValueError, "... must be ..., got ..."."""
 
 import operator
+from typing import Any
 
 # How a model may be sampled: each setting's least and greatest value.
 SAMPLING = {"temperature": (0.0, 100.0), "top_p": (1e-6, 1.0), "guidance": (0.0, 100.0)}
 
 
-def require_int(name, value, low=None, high=None):
+def require_int(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int in `low..high`, whatever integer type it is of (NumPy's, a 0-d array of them).
 
     Args:
@@ -35,7 +36,7 @@ def require_int(name, value, low=None, high=None):
     return number
 
 
-def require_positive_integers(**values):
+def require_positive_integers(**values: Any) -> None:
     """A ValueError that names the first argument that is not an integer of at least 1.
 
     Example:
@@ -45,7 +46,7 @@ def require_positive_integers(**values):
         require_int(name, value, low=1)
 
 
-def check_per_level(name, value, count, low, high):
+def check_per_level(name: str, value: Any, count: int, low: float, high: float) -> list[float]:
     """Returns one float a network from one value or a list of `count`, each in `low..high`.
 
     Raises:
@@ -64,7 +65,7 @@ def check_per_level(name, value, count, low, high):
     return [float(v) for v in values]
 
 
-def check_sampling(values, networks, guided):
+def check_sampling(values: dict[str, Any] | None, networks: int, guided: bool) -> dict[str, Any]:
     """How a model is sampled, complete: a dict of `temperature` and `top_p`, lists of one float a network,
     and `guidance`, a float; what `values` lacks is 1.
 

@@ -33,7 +33,7 @@ REGISTERED = {
 }
 
 
-def registered_class(name):
+def registered_class(name: str) -> type:
     """The class that is registered under a name, imported where it is not yet.
 
     Example:
@@ -48,7 +48,7 @@ def registered_class(name):
     return keras.saving.get_custom_objects()[f"{PACKAGE}>{name}"]
 
 
-def register():
+def register() -> None:
     """Tells Keras where the classes lie: at once where it is imported, else as soon as it is."""
     if "keras" in sys.modules:
         _register()

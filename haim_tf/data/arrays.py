@@ -1,6 +1,7 @@
 """Images from `.npy` and `.npz` files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from haim_tf.data.reading import progress, reading
 from haim_tf.data.splits import choose_split, parse_split, to_slice
 
 
-def load_npy(path, split, image_shape):
+def load_npy(path: Path, split: str, image_shape: tuple[int, int, int] | None) -> ImageData:
     """An `.npy` file; `X_images.npy` with the labels in `X_labels.npy` and the names in `classes.json`."""
     _, bounds = parse_split(split)
     labels = class_names = None
@@ -24,7 +25,7 @@ def load_npy(path, split, image_shape):
     return _build(images, labels, class_names, bounds, image_shape, path)
 
 
-def load_npz(path, split, image_shape):
+def load_npz(path: Path, split: str, image_shape: tuple[int, int, int] | None) -> ImageData:
     """An `.npz` file with `images` and perhaps `labels` and `class_names`, or `x_<split>` and `y_<split>`."""
     split, bounds = parse_split(split)
     with reading(path, "an .npz file"), np.load(path, allow_pickle=False) as archive:

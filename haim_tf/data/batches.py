@@ -1,7 +1,11 @@
 """Batches in an order that the seed and the step determine: training stops and goes on as if it never had."""
 
+from __future__ import annotations
+
 import copy
 import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -53,17 +57,17 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        data,
-        batch_size,
-        shuffle=True,
-        flip=False,
-        seed=0,
-        start_step=0,
-        steps=None,
-        labels=True,
-        codes=None,
-        crop=None,
-    ):
+        data: ImageData,
+        batch_size: int,
+        shuffle: bool = True,
+        flip: bool = False,
+        seed: int = 0,
+        start_step: int = 0,
+        steps: int | None = None,
+        labels: bool = True,
+        codes: Sequence[np.ndarray] | None = None,
+        crop: int | None = None,
+    ) -> None:
         # One worker: with more, Keras loses batches that it has read ahead when it renews an iterator.
         super().__init__(workers=1)
         _check_data(data)
@@ -92,7 +96,7 @@ class Batches(keras.utils.PyDataset):
                 f"crop is {self.crop}. Accepted: a multiple of {self._cell}, a cell, up to {min(sides)}."
             )
 
-    def part(self, index, count):
+    def part(self, index: int, count: int) -> Batches:
         """These batches' part `index` of `count` equal ones, as batches; no other part's images are read.
 
         Raises:
@@ -108,10 +112,10 @@ class Batches(keras.utils.PyDataset):
         return part
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         return self.steps
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         if index < 0 or (self.steps is not None and index >= self.steps):
             raise IndexError(f"Batch {index} of {self.steps or 'an endless number of'} batches.")
         step = self.start_step + index
@@ -152,7 +156,7 @@ def _epoch_order(seed, epoch, count):
     return np.random.default_rng((seed, 0, epoch)).permutation(count)
 
 
-def in_order(data, batch_size):
+def in_order(data: ImageData, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Goes once through an `ImageData` in its own order, for evaluation.
 
     Args:

@@ -1,5 +1,7 @@
 """Images from folders, with and without classes and splits."""
 
+from pathlib import Path
+
 import numpy as np
 
 from haim_tf.data.arrays import load_npy
@@ -10,7 +12,7 @@ from haim_tf.data.splits import HELD_OUT, choose_split, parse_split, to_slice
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def load_folder(root, split, image_shape):
+def load_folder(root: Path, split: str, image_shape: tuple[int, int, int] | None) -> ImageData:
     """A folder of images, of classes or of `<split>_images.npy` files, see `haim_tf.data.load`."""
     name, bounds = parse_split(split)
     arrays = {file.name.removesuffix("_images.npy") for file in root.glob("*_images.npy")}

@@ -9,7 +9,7 @@ import numpy as np
 _GAP = 2  # Pixels between images, white.
 
 
-def save_grid(images, path, columns=None):
+def save_grid(images: np.ndarray, path: str | os.PathLike, columns: int | None = None) -> None:
     """Writes a PNG sheet of images, row by row, white between them. A file that is already there is replaced
     only when the new one is complete.
 

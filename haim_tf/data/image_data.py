@@ -1,6 +1,10 @@
 """`ImageData`: checked images with their labels."""
 
+from __future__ import annotations
+
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,20 +42,26 @@ class ImageData:
         (5, (28, 28, 1), (2, 28, 28, 1))
     """
 
-    def __init__(self, images, labels=None, class_names=None, name="images"):
+    def __init__(
+        self,
+        images: np.ndarray | ImageFiles,
+        labels: np.ndarray | Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        name: object = "images",
+    ) -> None:
         self.name = str(name)
         self.images = images if isinstance(images, ImageFiles) else check_images(images, self.name)
         self.class_names = None if class_names is None else [str(c) for c in class_names]
         self.labels = None if labels is None else self._check_labels(labels)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         return tuple(self.images.shape[1:])
 
-    def split_off(self, count):
+    def split_off(self, count: int) -> tuple[ImageData, ImageData]:
         """All but the last `count` images, and the last `count`, as two `ImageData`.
 
         Raises:
@@ -67,7 +77,7 @@ class ImageData:
 
         return part(slice(None, -count)), part(slice(-count, None))
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         """What these images are, to tell them from others: a dict of the number of `images`, the
         `image_shape`, the `class_names` and a `sha256` of all labels and of 1,000 evenly spaced images."""
         digest = hashlib.sha256()
@@ -83,7 +93,7 @@ class ImageData:
             "sha256": digest.hexdigest(),
         }
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<ImageData {self.name!r}: {len(self)} images of shape {self.image_shape}>"
 
     def _check_labels(self, labels):
@@ -104,7 +114,7 @@ class ImageData:
         return labels.astype("int32")
 
 
-def check_images(images, name):
+def check_images(images: np.ndarray, name: str) -> np.ndarray:
     """`images` as uint8 (N, H, W, C), or a ValueError that begins with `name`."""
     images = np.asanyarray(images)
     accepted = "Accepted: (N, H, W, C) with C 1 or 3, or (N, H, W)."

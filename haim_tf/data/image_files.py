@@ -1,11 +1,19 @@
 """`ImageFiles`: files decoded on access; and the one rule by which an image takes another shape."""
 
+from __future__ import annotations
+
 import copy
+import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from haim_tf.data.reading import progress, reading
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _GREY_MODES = ("1", "L", "LA")
 # What Pillow would clip to 8 bits without a word.
@@ -25,7 +33,9 @@ class ImageFiles:
             from its header) or whose pixels cannot be decoded (found on access).
     """
 
-    def __init__(self, paths, image_shape=None):
+    def __init__(
+        self, paths: Iterable[str | os.PathLike], image_shape: tuple[int, int, int] | None = None
+    ) -> None:
         self.paths = np.array([str(path) for path in paths], dtype=object)
         headers = [_read_header(path) for path in progress(self.paths, "image headers")]
         if image_shape is None:
@@ -39,10 +49,10 @@ class ImageFiles:
             image_shape = (height, width, 1 if all(grey for _, grey in headers) else 3)
         self.shape = (len(self.paths), *image_shape)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, indices):
+    def __getitem__(self, indices: int | slice | np.ndarray) -> np.ndarray:
         paths = self.paths[indices]
         if isinstance(paths, str):
             return self._decode(paths)
@@ -52,7 +62,7 @@ class ImageFiles:
                 image[...] = decoded
         return images
 
-    def part(self, rows):
+    def part(self, rows: slice) -> ImageFiles:
         """The files of a slice, still not decoded."""
         files = copy.copy(self)
         files.paths = self.paths[rows]
@@ -66,7 +76,7 @@ class ImageFiles:
             return fit_image(image, self.shape[1:])
 
 
-def read_image(path, channels):
+def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
     """An image file's pixels as they are, uint8 `(H, W, C)`.
 
     Raises:
@@ -99,7 +109,7 @@ def _read_header(path):
     return size, mode in _GREY_MODES
 
 
-def fit_image(image, image_shape):
+def fit_image(image: Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
     """A Pillow image as uint8 `(H, W, C)`: converted to grey or RGB as Pillow does (alpha is dropped),
     cropped around its centre to the aspect ratio `W : H`, resized with the antialiasing Lanczos filter."""
     from PIL import Image, ImageOps
@@ -110,7 +120,7 @@ def fit_image(image, image_shape):
     return np.asarray(image).reshape(image_shape)
 
 
-def fit_array(image, image_shape):
+def fit_array(image: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
     """One uint8 image `(H, W, C)` brought to `image_shape`, as `fit_image` does."""
     if image.shape == tuple(image_shape):
         return image

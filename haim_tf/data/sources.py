@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from haim_tf.data import arrays, folders, tfds_sets
+from haim_tf.data.image_data import ImageData
 
 _ACCEPTED = (
     "Accepted: a folder of images, an .npz or .npy file, or the name of a TFDS data set, for example "
@@ -13,7 +14,11 @@ _ACCEPTED = (
 )
 
 
-def load(source, split="train", image_shape=None):
+def load(
+    source: str | os.PathLike,
+    split: str = "train",
+    image_shape: tuple[int, int, int] | None = None,
+) -> ImageData:
     """Reads images, and their labels where there are any.
 
     Args:

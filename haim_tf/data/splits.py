@@ -1,12 +1,15 @@
 """The words for a part of a data set: `"train"`, `"val[:50%]"`."""
 
 import re
+from collections.abc import Collection
+
+Bounds = tuple[str | None, str | None]
 
 HELD_OUT = ("validation", "val", "test")
 _SPLIT = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
-def parse_split(split):
+def parse_split(split: str) -> tuple[str, Bounds]:
     """`"train[:90%]"` -> `("train", (None, "90%"))`."""
     match = _SPLIT.fullmatch(split) if isinstance(split, str) else None
     if not match:
@@ -14,7 +17,7 @@ def parse_split(split):
     return match[1], match.groups()[1:]
 
 
-def to_slice(bounds, count, name):
+def to_slice(bounds: Bounds, count: int, name: object) -> slice:
     """The slice of `count` images that the bounds of `parse_split` ask for; percents round to the nearest."""
     text = "[{}:{}]".format(*(bound or "" for bound in bounds))
 
@@ -32,13 +35,13 @@ def to_slice(bounds, count, name):
     return part
 
 
-def find_split(split, available):
+def find_split(split: str, available: Collection[str]) -> str | None:
     """The name under which `available` has the split, or None. Held-out splits stand in for each other."""
     others = HELD_OUT if split in HELD_OUT else ()
     return next((name for name in (split, *others) if name in available), None)
 
 
-def choose_split(split, available, name):
+def choose_split(split: str, available: Collection[str], name: object) -> str:
     """As `find_split`, with a ValueError in place of None."""
     chosen = find_split(split, available)
     if chosen is None:

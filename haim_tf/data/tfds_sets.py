@@ -10,7 +10,7 @@ from haim_tf.data.reading import progress
 from haim_tf.data.splits import find_split
 
 
-def load_tfds(name, split, image_shape, accepted):
+def load_tfds(name: str, split: str, image_shape: tuple[int, int, int] | None, accepted: str) -> ImageData:
     """A TFDS data set by name, see `haim_tf.data.load`; `accepted` ends the error for an unknown name."""
     try:
         import tensorflow as tf
