@@ -4,6 +4,9 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
+# How a model may be sampled: each setting's least and greatest value.
+SAMPLING = {"temperature": (0.0, 100.0), "top_p": (1e-6, 1.0), "guidance": (0.0, 100.0)}
+
 
 def require_int(
     name: str, value: Any, low: int | None = None, high: int | None = None, optional: bool = False
@@ -103,3 +106,50 @@ def require_kernel_size(name: str, value: Iterable[int]) -> tuple[int, int]:
     if not accepted:
         raise ValueError(f"{name} must be (kh, kw), integers of at least 1 and kw odd, got {value!r}")
     return height, width
+
+
+def check_per_level(name: str, value: Any, count: int, low: float, high: float) -> list[float]:
+    """Returns one float a network from one value or a list of `count`, each in `low..high`.
+
+    Raises:
+        ValueError: another number of values, or one outside the range.
+    """
+    import numpy as np  # `haim_tf list` needs none of it.
+
+    try:
+        values = np.broadcast_to(np.asarray(value, "float64"), count)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must be one number or {count} (one a level, finest first, then the prior), got {value!r}"
+        ) from None
+    if not np.isfinite(values).all() or values.min() < low or values.max() > high:
+        raise ValueError(f"{name} must lie in {low}..{high}, got {value!r}")
+    return [float(v) for v in values]
+
+
+def check_sampling(values: dict[str, Any] | None, networks: int, guided: bool) -> dict[str, Any]:
+    """How a model is sampled, complete: a dict of `temperature` and `top_p`, lists of one float a network,
+    and `guidance`, a float; what `values` lacks is 1.
+
+    Args:
+        values: a dict of those keys, or `None`.
+        networks: how many there are, the prior among them.
+        guided: whether the prior knows what "no label" is.
+
+    Raises:
+        ValueError: unknown keys, another number of values, values out of range, guidance where there is none.
+    """
+    if not isinstance(values or {}, dict) or not set(values or {}) <= set(SAMPLING):
+        raise ValueError(f"sampling must be a dict with keys among {', '.join(SAMPLING)}, got {values!r}")
+    values = dict.fromkeys(SAMPLING, 1.0) | (values or {})
+    checked = {}
+    for name, (low, high) in SAMPLING.items():
+        count = 1 if name == "guidance" else networks
+        checked[name] = check_per_level(name, values[name], count, low, high)
+    checked["guidance"] = checked["guidance"][0]
+    if checked["guidance"] != 1.0 and not guided:
+        raise ValueError(
+            "guidance must be 1 for this model, whose prior was not trained with labels left out "
+            f"(label_dropout in its configuration), got {values['guidance']!r}"
+        )
+    return checked

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from haim_tf.checks import check_per_level
 from haim_tf.models import inputs
 
 # Samples of one compiled program: whatever number is asked for is drawn in chunks of at most this many.
@@ -26,7 +27,7 @@ class _ModelDistribution(tfp.distributions.Distribution):
         networks = model.num_levels + 1
         self.model = model
         self.labels = labels
-        self.temperature = inputs.check_per_level("temperature", temperature, networks, 0.0, 100.0)
+        self.temperature = check_per_level("temperature", temperature, networks, 0.0, 100.0)
         self._shape = tuple(event_shape)
         super().__init__(
             dtype=dtype,

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 
-def check_new_file(path):
+def check_new_file(path: str | os.PathLike) -> Path:
     """Returns `path` as a `Path`; an error if it exists or cannot be written, before long work begins.
 
     Raises:
@@ -23,7 +25,7 @@ def check_new_file(path):
     return path
 
 
-def write_file(path, write):
+def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write` on a binary file that becomes `path`, a `Path`, once it is complete."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -37,12 +39,12 @@ def write_file(path, write):
             unfinished.unlink()
 
 
-def write_json(path, value):
+def write_json(path: Path, value: Any) -> None:
     """Writes a value as JSON, never half-written."""
     write_file(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
 
 
-def read_json(path):
+def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file; a ValueError that names it where it cannot be read."""
     try:
         return json.loads(Path(path).read_text())

@@ -75,6 +75,7 @@ def clean_environment(folder, *install):
 
 def test_wheel_contains_the_package_and_the_zoo_and_nothing_else(wheel):
     modules = {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("haim_tf/**/*.py")}
+    modules.add("haim_tf/py.typed")
     zoo = {f"haim_tf/{path.relative_to(REPOSITORY)}" for path in REPOSITORY.glob("zoo/*/*")}
     zoo = {name for name in zoo if "__pycache__" not in name} | {"haim_tf/zoo/__init__.py"}
     names = zipfile.ZipFile(wheel).namelist()

@@ -5,7 +5,8 @@ Bits/dim are upper bounds, as `haim_tf evaluate` measured them; model cards tell
 
 from absl import flags
 
-from haim_tf import model_card, presets
+from haim_tf import presets
+from haim_tf.presets import model_card
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("pattern", "*", "Which names, e.g. 'imagenet*'.")

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from haim_tf.checks import require_positive_integers
+from haim_tf.checks import check_sampling, require_positive_integers
 from haim_tf.models import inputs
 from haim_tf.sampling import Sampler, seed_pairs
 
@@ -113,11 +113,9 @@ class Generation:
             self.sampler(index).compile(batch_size, guided and index == self.num_levels)
 
     def _sampling_of(self, **asked):
-        """What is asked for, as `inputs.check_sampling` gives it, and else the model's own defaults."""
+        """What is asked for, as `check_sampling` gives it, and else the model's own defaults."""
         given = {name: value for name, value in asked.items() if value is not None}
-        return inputs.check_sampling(
-            {**self.sampling_defaults, **given}, len(self.networks), self.takes_guidance
-        )
+        return check_sampling({**self.sampling_defaults, **given}, len(self.networks), self.takes_guidance)
 
     def _sample_below(self, known, labels, seeds, sampling, batch_size, verbose):
         """Samples the prior (where no `(level, codes)` is known) and every level below, batch by batch."""

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from haim_tf.checks import require_positive_integers
+from haim_tf.checks import check_sampling, require_positive_integers
 from haim_tf.likelihoods import PIXEL_LIKELIHOODS, Categorical
 from haim_tf.models import inputs
 from haim_tf.models.autoencoder import DiscreteAutoencoder
@@ -303,11 +303,11 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
         May be set, also to a dict of some of these keys or to `None`: plain sampling, 1 everywhere.
         """
-        return inputs.check_sampling(self._sampling, len(self.networks), self.takes_guidance)
+        return check_sampling(self._sampling, len(self.networks), self.takes_guidance)
 
     @sampling_defaults.setter
     def sampling_defaults(self, values):
-        inputs.check_sampling(values, len(self.networks), self.takes_guidance)
+        check_sampling(values, len(self.networks), self.takes_guidance)
         self._sampling = values
 
     @property

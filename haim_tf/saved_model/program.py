@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from haim_tf.models.inputs import SAMPLING
+from haim_tf.checks import SAMPLING
 from haim_tf.sampling import draw_noise, sample_grid
 from haim_tf.saved_model.pictures import decode_image
 from haim_tf.version import __version__

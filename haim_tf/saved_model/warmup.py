@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from haim_tf.models.inputs import SAMPLING
+from haim_tf.checks import SAMPLING
 from haim_tf.saved_model.program import OWN
 
 

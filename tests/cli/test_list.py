@@ -31,7 +31,7 @@ def test_bits_and_data_from_the_metadata(run, tmp_path, monkeypatch):
     metadata.update(pretrained=True, dataset={"name": "clothes", "terms": "MIT"})
     metadata["evaluation"] = {"bits_per_dim": {"prior": 1.0, "total": 2.71828}}
     path.write_text(json.dumps(metadata))
-    monkeypatch.setattr(presets, "_zoo", lambda: tmp_path)
+    monkeypatch.setattr(presets.folder, "_zoo", lambda: tmp_path)
     (row,) = run("list")[1].splitlines()[1:]
     assert row.split()[-4:] == ["yes", "2.718", "clothes", "MIT"]
 

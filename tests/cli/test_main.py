@@ -130,12 +130,13 @@ def test_interrupted(run, monkeypatch):
     assert run("list")[0] == 130
 
 
-def test_list_answers_without_tensorflow_and_keras():
-    process = start("list", options=["-X", "importtime"])
-    assert process.returncode == 0 and "debug" in process.stdout
+@pytest.mark.parametrize("command", ["list", "--help"])
+def test_answers_without_tensorflow_and_keras(command):
+    process = start(command, options=["-X", "importtime"])
+    assert process.returncode == 0 and ("debug" if command == "list" else "usage") in process.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in process.stderr.splitlines()}
-    assert "haim_tf.presets" in imported
-    assert not {"tensorflow", "keras"} & imported
+    assert "haim_tf.cli.main" in imported
+    assert not {"tensorflow", "keras", "numpy"} & imported
 
 
 def test_one_line_on_stderr_even_when_tensorflow_starts():

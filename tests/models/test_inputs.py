@@ -228,12 +228,6 @@ def test_a_flat_model_has_no_levels(flat):
             call()
 
 
-def test_per_level_values():
-    assert inputs.check_per_level("temperature", 0.5, 3, 0, 100) == [0.5] * 3
-    assert inputs.check_per_level("temperature", [0, 0.5, 2], 3, 0, 100) == [0, 0.5, 2]
-    assert inputs.check_per_level("top_p", np.float64(1), 2, 0, 1) == [1, 1]
-
-
 @pytest.mark.parametrize(
     "arguments,named",
     [

@@ -1,9 +1,10 @@
 """The model card of a preset: its `README.md`, rendered from configuration and metadata."""
 
 import math
+from typing import Any
 
 
-def model_card(config, metadata):
+def model_card(config: dict[str, Any], metadata: dict[str, Any]) -> str:
     """A preset's model card.
 
     Args:
@@ -36,7 +37,7 @@ def model_card(config, metadata):
     return "\n".join(lines)
 
 
-def code_grids(config):
+def code_grids(config: dict[str, Any]) -> list[tuple[int, int, int]]:
     """Each level's codes as (h, w, K), finest first."""
     height, width = config["image_shape"][:2]
     grids = []

@@ -1,7 +1,6 @@
-"""Presets: a model as a folder, and the zoo of presets that the package carries.
+"""A preset folder: written, found and loaded; and the folders of the zoo."""
 
-Keras is imported where it is used: reading a preset's JSON files, as `haim_tf list` does, needs none of it.
-"""
+from __future__ import annotations
 
 import difflib
 import fnmatch
@@ -12,16 +11,24 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from haim_tf import downloads, files, weights_file
-from haim_tf.model_card import model_card
+from haim_tf import files
+from haim_tf.checks import check_sampling, require_int
+from haim_tf.presets import downloads, weights_file
+from haim_tf.presets.model_card import model_card
+from haim_tf.registered import registered_class
 from haim_tf.version import __version__
 
+if TYPE_CHECKING:
+    from haim_tf.models import HierarchicalModel
+
 FORMAT_VERSION = 1
+MODEL = "HierarchicalModel"
 CONFIG, WEIGHTS, METADATA, CARD = "config.json", "model.weights.h5", "metadata.json", "README.md"
 
 
-def list_models(pattern="*", pretrained=None):
+def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]:
     """Names of the models in the zoo, sorted.
 
     Args:
@@ -37,14 +44,18 @@ def list_models(pattern="*", pretrained=None):
     return names if pretrained is None else [n for n in names if is_pretrained(_zoo() / n) == pretrained]
 
 
-def load(name_or_folder, weights="auto", num_classes=None):
+def load(
+    name_or_folder: str | os.PathLike,
+    weights: bool | Literal["auto"] = "auto",
+    num_classes: int | None = None,
+) -> HierarchicalModel:
     """Loads a model of the zoo, or from a preset folder.
 
     Args:
         name_or_folder: a name that `list_models()` gives, or a folder that `save_to_preset` wrote.
         weights: `"auto"`: load the weights, or warn that they are random if there are none; `True`: an error
             if there are none; `False`: random weights. Weights that the preset names by URL are downloaded
-            once (see `haim_tf.downloads`).
+            once (see `haim_tf.presets.downloads`).
         num_classes: make the model class-conditional on this many labels. Where that is not the preset's
             own number, the class embedding starts afresh and everything else is kept; where the preset is
             unconditional, the layers that read the embedding start afresh as well.
@@ -64,8 +75,8 @@ def load(name_or_folder, weights="auto", num_classes=None):
     """
     if weights not in ("auto", True, False):
         raise ValueError(f'weights must be "auto", True or False, got {weights!r}')
-    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
-        raise ValueError(f"num_classes must be an int of at least 1, or None, got {num_classes!r}")
+    if num_classes is not None:
+        num_classes = require_int("num_classes", num_classes, low=1)
     folder = find(name_or_folder)
     arguments, metadata = read(folder)
     path = _weights_path(folder, metadata, download=bool(weights))
@@ -93,7 +104,7 @@ def load(name_or_folder, weights="auto", num_classes=None):
     return model
 
 
-def find(name_or_folder):
+def find(name_or_folder: str | os.PathLike) -> Path:
     """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`."""
     if not isinstance(name_or_folder, (str, os.PathLike)):
         raise ValueError(f"a model is a name or a preset folder, got {name_or_folder!r}")
@@ -113,7 +124,7 @@ def find(name_or_folder):
     )
 
 
-def read(folder):
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`."""
     config, metadata = (_read_json(folder / name) for name in (CONFIG, METADATA))
     version = metadata.get("format_version")
@@ -123,15 +134,15 @@ def read(folder):
             f"{FORMAT_VERSION}"
         )
     arguments = config.get("config")
-    if config.get("class_name") != "HierarchicalModel" or not isinstance(arguments, dict):
+    if config.get("class_name") != MODEL or not isinstance(arguments, dict):
         raise ValueError(
-            f"{folder / CONFIG} must hold the class_name 'HierarchicalModel' and its arguments as config, "
+            f"{folder / CONFIG} must hold the class_name {MODEL!r} and its arguments as config, "
             f"got the class_name {config.get('class_name')!r} and the keys {sorted(config)}"
         )
     return arguments, metadata
 
 
-def is_pretrained(folder):
+def is_pretrained(folder: Path) -> bool:
     """Whether a preset's weights are here (in its folder, or downloaded), and trained ones."""
     metadata = read(folder)[1]
     return bool(_weights_path(folder, metadata).is_file() and metadata.get("pretrained"))
@@ -148,7 +159,14 @@ def _weights_path(folder, metadata, download=False):
     return downloads.fetch(name, url, sha256) if download else downloads.kept_path(name, sha256)
 
 
-def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=False, weights=True):
+def save_to_preset(
+    model: HierarchicalModel,
+    folder: str | os.PathLike,
+    metadata: dict[str, Any] | None = None,
+    precision: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
+    weights: bool = True,
+) -> None:
     """Writes a model as a preset folder: configuration, weights, metadata and a model card; all or nothing.
 
     Args:
@@ -172,8 +190,9 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
             - `pictures`: a dict from file name, e.g. `"samples.png"`, to caption.
 
             What it says of versions, parameters, precision and checksum is replaced by what is so.
-        precision: `"float32"`, or `"float16"` for a file of half the size; codebooks stay float32, since
-            rounded ones would change codes. Loading gives float32 variables either way.
+        precision: `"float32"`, or `"float16"` for a file of about half the size: main decoders and prior are
+            rounded. Autoencoders stay float32, since rounded ones would give other codes. Loading gives
+            float32 variables either way.
         overwrite: replace an existing folder's preset; its files of other names are kept.
         weights: `False` writes none: a preset that only describes a model.
 
@@ -230,7 +249,7 @@ def save_to_preset(model, folder, metadata=None, precision="float32", overwrite=
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def rewrite_metadata(folder, changes):
+def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None:
     """Changes entries of a preset's `metadata.json`, and the model card with them.
 
     Args:
@@ -284,11 +303,9 @@ def _check_class_names(names, num_classes):
 
 def _sampling(folder, model, metadata):
     """The sampling defaults that metadata holds for a model; a ValueError where they do not fit it."""
-    from haim_tf.models import inputs
-
     sampling = metadata.get("sampling")
     try:
-        inputs.check_sampling(sampling, len(model.networks), model.takes_guidance)
+        check_sampling(sampling, len(model.networks), model.takes_guidance)
     except ValueError as error:
         raise ValueError(f"{folder / METADATA} does not fit the model: {error}") from None
     return sampling
@@ -309,9 +326,7 @@ def _move(unfinished, folder):
 
 
 def _build(folder, arguments):
-    from haim_tf.models import HierarchicalModel
-
     try:
-        return HierarchicalModel(**arguments)
+        return registered_class(MODEL)(**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from error

@@ -10,17 +10,17 @@ from pathlib import Path
 RETRIES = 3
 
 
-def home():
+def home() -> Path:
     """The folder that downloaded weights are kept in; it need not exist yet."""
     return Path(os.environ.get("HAIM_TF_HOME") or "~/.cache/haim_tf").expanduser()
 
 
-def kept_path(name, sha256):
+def kept_path(name: str, sha256: str) -> Path:
     """Where the weights of a preset of this name are, or will be, kept. The checksum sets versions apart."""
     return home() / f"{name}-{sha256[:16]}.weights.h5"
 
 
-def fetch(name, url, sha256):
+def fetch(name: str, url: str, sha256: str) -> Path:
     """Downloads weights where they are not here yet.
 
     They are written beside their name and renamed once the checksum fits; what was cut off or damaged on the

@@ -1,6 +1,6 @@
 """The model card tells what the metadata has, and nothing more."""
 
-from haim_tf.model_card import code_grids, model_card
+from haim_tf.presets.model_card import code_grids, model_card
 
 CONFIG = {
     "image_shape": [28, 28, 1],

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import haim_tf
-from haim_tf import downloads, presets
+from haim_tf import presets
+from haim_tf.presets import downloads
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
