@@ -23,7 +23,8 @@ def unannotated(tree):
                 bound = isinstance(scope, ast.ClassDef) and not any(
                     isinstance(d, ast.Name) and d.id == "staticmethod" for d in node.decorator_list
                 )
-                if not node.returns or not all(a.annotation for a in taken[bound:] if a):
+                untold = not node.returns and node.name != "__init__"
+                if untold or not all(a.annotation for a in taken[bound:] if a):
                     yield node.lineno, node.name
 
 

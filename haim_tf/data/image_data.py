@@ -74,7 +74,9 @@ class ImageData:
 
         return part(slice(None, -count)), part(slice(-count, None))
 
-    def with_labels(self, labels, class_names) -> "ImageData":
+    def with_labels(
+        self, labels: Sequence[int] | np.ndarray, class_names: Sequence[str] | None
+    ) -> "ImageData":
         """The same images with other labels, int (N,), and class names."""
         return ImageData(self.images, labels, class_names, self.name)
 

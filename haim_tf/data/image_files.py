@@ -4,8 +4,12 @@ import copy
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 from haim_tf.data.reading import progress, reading
 
@@ -104,7 +108,7 @@ def _read_header(path):
     return size, mode in _GREY_MODES
 
 
-def fit_image(image, image_shape: ImageShape) -> np.ndarray:
+def fit_image(image: "PIL.Image.Image", image_shape: ImageShape) -> np.ndarray:
     """A Pillow image as uint8 `(H, W, C)`: converted to grey or RGB as Pillow does (alpha is dropped),
     cropped around its centre to the aspect ratio `W : H`, resized with the antialiasing Lanczos filter."""
     from PIL import Image, ImageOps

@@ -367,7 +367,7 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
     def save_to_preset(self, folder, **options):
         """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
-        from haim_tf import presets  # Presets stand above models.
+        from haim_tf import presets  # Which find this class by its name.
 
         presets.save_to_preset(self, folder, **options)
 

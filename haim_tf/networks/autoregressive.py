@@ -95,6 +95,11 @@ class AutoregressiveNetwork(keras.layers.Layer):
             codes: code vectors of the codes that the network is conditioned on, float `(K, D)`.
         """
 
+    def label_layers(self):
+        """The layers that a label enters by, a list: first the one that has a row for each label, then those
+        that read it. (No property: Keras saves what it finds in attributes.)"""
+        return []
+
     # Step by step: init_cache; then for each row start_row, and for each column of it read and write. -------
 
     def init_cache(self, batch_size, height, width, codes=None, labels=None):

@@ -196,6 +196,11 @@ class PixelCNN(AutoregressiveNetwork):
             projection = np.random.default_rng(0).normal(size=(vectors.shape[1], table.shape[1]))
             table.assign(EMBEDDING_STDDEV * vectors @ projection / np.sqrt(vectors.shape[1]))
 
+    def label_layers(self):
+        if not self.num_classes:
+            return []
+        return [self.embed_label, *(block.from_vector for block in self.block_layers)]
+
     def _embed_elements(self, x):
         """Grid elements as inputs of the first layer: their embeddings, or the head's own floats."""
         return self.embed(x) if self.embed else ops.cast(self.likelihood.scale(x), self.compute_dtype)

@@ -91,9 +91,9 @@ def load(
         weights_file.check(path, metadata.get("sha256"))
         fresh, unconditional = [], arguments.get("num_classes") is None
         if changed:
-            fresh = [model.prior.embed_label]
-            if unconditional:
-                fresh += [block.from_vector for block in model.prior.block_layers]
+            fresh = model.prior.label_layers()
+            if not unconditional:
+                fresh = fresh[:1]  # What reads the labels is known; only their rows are others.
         weights_file.restore(model, path, fresh, fresh_absent=unconditional)
     elif weights:
         warnings.warn(
