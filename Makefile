@@ -11,7 +11,7 @@ samples: $(VENV)/.installed
 	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not jax"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not jax"
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
