@@ -28,7 +28,7 @@ REGISTERED = {
         "MaskedSelfPredictionTeacher",
         "PixelCNN",
     ),
-    "models": ("DiscreteAutoencoder", "HierarchicalModel"),
+    "models": ("DiscreteAutoencoder", "HierarchicalModel", "WarmUp"),
     "training": ("AveragingAdam",),
 }
 

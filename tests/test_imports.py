@@ -55,9 +55,7 @@ def imported(tree, name):
     return [(module, inside) for module, inside in walk(tree, False) if module != name]
 
 
-IMPORTS = {
-    name: imported(ast.parse(path.read_text(encoding="utf-8")), name) for name, path in NAMES.items()
-}
+IMPORTS = {name: imported(ast.parse(path.read_text(encoding="utf-8")), name) for name, path in NAMES.items()}
 
 
 def floor(module):

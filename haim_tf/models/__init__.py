@@ -3,5 +3,6 @@
 from haim_tf.models.autoencoder import DiscreteAutoencoder
 from haim_tf.models.hierarchy import HierarchicalModel
 from haim_tf.models.pruning import without_rare_codes
+from haim_tf.models.warm_up import WarmUp
 
-__all__ = ["DiscreteAutoencoder", "HierarchicalModel", "without_rare_codes"]
+__all__ = ["DiscreteAutoencoder", "HierarchicalModel", "WarmUp", "without_rare_codes"]

@@ -3,6 +3,7 @@
 import keras
 
 from haim_tf.layers.vector_quantizer import VectorQuantizer
+from haim_tf.models import inputs
 from haim_tf.networks import AUXILIARY_DECODERS
 from haim_tf.networks.encoder import Encoder
 
@@ -62,6 +63,7 @@ class DiscreteAutoencoder(keras.Model):
         auxiliary=None,
         **kwargs,
     ):
+        inputs.check_settings()
         super().__init__(**{**kwargs, "dtype": "float32"})
         self._arguments = {
             "downsampling": downsampling,

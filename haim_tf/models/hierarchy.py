@@ -61,6 +61,8 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
     class_names = None  # The labels' names, a list, where a preset or the training data knows them.
     _sampling = None
+    # The preset that the weights came from, if any: its `name`, `sha256`, `pretrained` and `dataset`.
+    origin = None
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         mixtures=10,
         **kwargs,
     ):
+        inputs.check_settings()
         super().__init__(**kwargs)
         self._arguments = {
             "image_shape": list(image_shape),
@@ -378,15 +381,18 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
     def get_config(self):
         known = {"class_names": self.class_names, "sampling_defaults": self._sampling}
+        known |= {"origin": self.origin, "fitted": self.fitted}
         return {**super().get_config(), **self._arguments, **known}
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        known = {name: config.pop(name, None) for name in ("class_names", "sampling_defaults")}
+        names = ("class_names", "sampling_defaults", "origin", "fitted")
+        known = {name: config.pop(name, None) for name in names}
         model = cls(**config)
         for name, value in known.items():
-            setattr(model, name, value)
+            if value is not None:
+                setattr(model, name, value)
         return model
 
 

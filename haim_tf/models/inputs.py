@@ -6,6 +6,18 @@ import numpy as np
 from haim_tf.class_names import labels_of
 
 
+def check_settings():
+    """A ValueError where Keras' global settings are not those that the models are made for."""
+    wanted = {"image_data_format": "channels_last", "floatx": "float32"}
+    for name, value in wanted.items():
+        found = getattr(keras.config, name)()
+        if found != value:
+            raise ValueError(
+                f"keras.config.{name}() must be {value!r} for models of haim_tf, got {found!r}: call "
+                f"keras.config.set_{name}({value!r}) before they are made or loaded"
+            )
+
+
 def check_images(images, image_shape, any_scale=False):
     """Returns `images` as a uint8 array `(B, H, W, C)`.
 

@@ -12,6 +12,7 @@ from haim_tf.class_names import relabelled
 from haim_tf.layers import collectives
 from haim_tf.models import inputs
 from haim_tf.models.parts import Parts
+from haim_tf.models.warm_up import WarmUp
 from haim_tf.networks.autoregressive import crop_at
 
 
@@ -40,7 +41,8 @@ class PartwiseTraining(Parts):
         self._trackers = _Trackers(names)
 
     def compile(self, optimizer=None, clip_norm=1.0, jit_compile=None, **kwargs):
-        """Readies the model for `fit`; without arguments, Adam at 5e-4 with clipped gradients.
+        """Readies the model for `fit`; without arguments, Adam with clipped gradients at 5e-4, which it rises
+        to over 100 steps so that a trained model is not thrown out of its place.
 
         Args:
             optimizer: a Keras optimizer.
@@ -50,7 +52,7 @@ class PartwiseTraining(Parts):
             **kwargs: to `keras.Model.compile`.
         """
         if optimizer is None:
-            optimizer = keras.optimizers.Adam(5e-4)
+            optimizer = keras.optimizers.Adam(WarmUp(5e-4, 100))
         tensorflow = keras.backend.backend() == "tensorflow"
         if jit_compile is None:
             on_cpu = tensorflow and not keras.distribution.list_devices("gpu")

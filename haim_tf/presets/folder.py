@@ -88,6 +88,8 @@ def load(
     model.sampling_defaults = _sampling(folder, model, metadata)
 
     if weights and path.exists():
+        model.origin = {"name": metadata.get("name", folder.name), "sha256": metadata.get("sha256")}
+        model.origin |= {"pretrained": bool(metadata.get("pretrained")), "dataset": metadata.get("dataset")}
         weights_file.check(path, metadata.get("sha256"))
         fresh, unconditional = [], arguments.get("num_classes") is None
         if changed:
@@ -176,7 +178,8 @@ def save_to_preset(
             model card. All keys are optional, other keys are kept:
 
             - `name`: the folder's name by default; `description`: a sentence or more, Markdown;
-            - `pretrained`: whether the weights are trained ones, `False` by default;
+            - `pretrained`: whether the weights are trained ones; by default, whether the model comes from a
+              preset whose weights are, or was trained by `fit`;
             - `class_names`: the labels' names, the model's own by default;
             - `sampling`: a dict, how the model samples when nothing else is asked (see
               `HierarchicalModel.sampling_defaults`), the model's own by default;
@@ -217,7 +220,7 @@ def save_to_preset(
     by_part = {name: part.count_params() for name, part in model.parts.items()}
     metadata = {
         "name": folder.name,
-        "pretrained": False,
+        **_provenance(model),
         "class_names": model.class_names,
         "sampling": model.get_config()["sampling_defaults"],
         **(metadata or {}),
@@ -299,6 +302,21 @@ def _write_json(path, value):
 def _check_class_names(names, num_classes):
     if names is not None and len(names) != num_classes:
         raise ValueError(f"class_names must be {num_classes} names, one a class, got {list(names)}")
+
+
+def _provenance(model):
+    """What a model's own history says of its weights: the metadata where nothing else is told."""
+    origin = model.origin or {}
+    known = {"pretrained": bool(model.fitted or origin.get("pretrained"))}
+    if not origin:
+        return known
+    dataset = origin.get("dataset") or {}
+    told = f"{origin['name']} (sha256 {str(origin['sha256'])[:12]})"
+    if dataset.get("name"):
+        told += f", trained on {dataset['name']}; terms: {dataset.get('terms', 'unknown')}"
+    if model.fitted:
+        return {**known, "training": {"fine-tuned from": told}}
+    return {**known, "dataset": origin.get("dataset"), "training": {"copied from": told}}
 
 
 def _sampling(folder, model, metadata):
