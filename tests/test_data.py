@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import keras
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from haim_tf import data
-from haim_tf.data import Batches, ImageData, in_order, load, save_grid
+from haim_tf.data import Batches, ImageData, in_order, load, read_image, save_grid
 
 
 def random_images(*shape, seed=0):
@@ -23,6 +25,19 @@ def random_images(*shape, seed=0):
 def write(path, array, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, **options)
+    return path
+
+
+def write_deep(path, array):
+    """A PNG of 16 bits per channel, uint16 (H, W) or (H, W, 1 to 4), which Pillow does not write in colour."""
+    height, width, channels = array.reshape(*array.shape[:2], -1).shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
     return path
 
 
@@ -300,6 +315,75 @@ def test_files_that_are_no_images_are_found_at_once(tmp_path):
     write(tmp_path / "b.png", random_images(4, 4).astype("uint16") * 200)
     with pytest.raises(ValueError, match="b.png.*8-bit"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_more_than_8_bits_are_refused_though_pillow_reads_them_as_8(tmp_path, channels):
+    array = np.random.default_rng(0).integers(0, 1 << 16, (4, 4, channels)).astype("uint16")
+    path = write_deep(tmp_path / "b.png", array)
+    with pytest.raises(ValueError, match="b.png must be an 8-bit image, got 16 bits per channel"):
+        load(tmp_path, image_shape=(4, 4, 3))
+    with pytest.raises(ValueError, match="b.png must be an image of .* of 8 bits .*, got 16 bits per channel"):
+        read_image(path, 3 if channels > 2 else 1)
+
+
+def save_exact(path):
+    """Files of 4 x 4 pixels, of every kind that comes back exactly."""
+    image = random_images(4, 4, 3)
+    palette = Image.fromarray(image).quantize(8)
+    for name, picture in {"rgb": Image.fromarray(image), "palette": palette}.items():
+        for suffix in ("png", "bmp", "tif"):
+            picture.save(path / f"{name}.{suffix}")
+            yield path / f"{name}.{suffix}", np.asarray(picture.convert("RGB"))
+    for suffix in ("ppm", "tga"):
+        Image.fromarray(image).save(path / f"rgb.{suffix}")
+        yield path / f"rgb.{suffix}", image
+    Image.fromarray(image).save(path / "rgb.webp", lossless=True)
+    yield path / "rgb.webp", image
+    Image.fromarray(image[..., 0]).save(path / "grey.png")
+    yield path / "grey.png", image[..., :1]
+
+
+def test_what_comes_back_exactly_is_read(tmp_path):
+    for path, expected in save_exact(tmp_path):
+        np.testing.assert_array_equal(read_image(path, expected.shape[-1]), expected)
+
+
+def save_inexact(path):
+    """Files that a uint8 array of 1 or 3 channels would not give back, with what is said of them."""
+    image = Image.fromarray(random_images(4, 4, 3))
+    palette, grey = image.quantize(8), image.convert("L")
+    palette.save(path / "palette.png", transparency=0)
+    grey.save(path / "grey.png", transparency=7)
+    image.save(path / "rgb.png", transparency=(1, 2, 3))
+    for name in ("palette", "grey", "rgb"):
+        yield path / f"{name}.png", "transparency"
+    others = [Image.fromarray(random_images(4, 4, 3, seed=i)) for i in (1, 2)]
+    for suffix in ("gif", "png", "webp", "tif"):
+        image.save(path / f"moves.{suffix}", save_all=True, append_images=others)
+        yield path / f"moves.{suffix}", "3 pictures in one file"
+    image.convert("RGBA").save(path / "alpha.png")
+    yield path / "alpha.png", "mode RGBA"
+    image.convert("CMYK").save(path / "cmyk.jpg")
+    yield path / "cmyk.jpg", "mode CMYK"
+    grey.convert("1").save(path / "bits.png")
+    yield path / "bits.png", "mode 1"
+    image.save(path / "rgb.avif")
+    yield path / "rgb.avif", "the format AVIF"
+    image.save(path / "rgb.jp2")
+    yield path / "rgb.jp2", "the format JPEG2000"
+    for name, mode in (("f.tif", "F"), ("i.tif", "I;16")):
+        Image.new(mode, (4, 4)).save(path / name)
+        yield path / name, "32 bits" if mode == "F" else "16 bits"
+    (path / "deep.ppm").write_bytes(b"P6\n4 4\n65535\n" + bytes(96))
+    yield path / "deep.ppm", "16 bits"
+
+
+def test_what_would_not_come_back_exactly_is_refused(tmp_path):
+    for path, message in save_inexact(tmp_path):
+        for channels in (1, 3):
+            with pytest.raises(ValueError, match=f"{path.name} must be an image of .*, got .*{message}"):
+                read_image(path, channels)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
