@@ -8,6 +8,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
+def expanded(path: str | os.PathLike) -> Path:
+    """`path` as a `Path`, a `~` in front of it replaced by the user's home.
+
+    Raises:
+        ValueError: nobody knows where that is.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{str(path)!r} must be a path without ~, for there is no such home: {error}") from None
+
+
+def absolute(path: str | os.PathLike) -> Path:
+    """`path` as `expanded` gives it, whatever folder the process is in later on."""
+    return expanded(path).absolute()
+
+
 def check_new_file(path: str | os.PathLike) -> Path:
     """Returns `path` as a `Path`; an error if it exists or cannot be written, before long work begins.
 

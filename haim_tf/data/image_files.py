@@ -37,7 +37,8 @@ class ImageFiles:
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike], image_shape: ImageShape | None = None):
-        self.paths = np.array([str(path) for path in paths], dtype=object)
+        # Absolute, for they are read later on, wherever the process is then.
+        self.paths = np.array([os.path.abspath(path) for path in paths], dtype=object)
         headers = [_read_header(path) for path in progress(self.paths, "image headers")]
         if image_shape is None:
             first = width, height = headers[0][0]
