@@ -11,9 +11,7 @@ from haim_tf.data.reading import progress, reading
 from haim_tf.data.splits import ALL, choose_split, describe, parse_split, to_slice, warn_without_splits
 
 
-def load_npy(
-    path: Path, split: str, image_shape: ImageShape | None, found: str | None = None
-) -> ImageData:
+def load_npy(path: Path, split: str, image_shape: ImageShape | None, found: str | None = None) -> ImageData:
     """An `.npy` file; `X_images.npy` with the labels in `X_labels.npy` and the names in `classes.json`.
     `found` is the split that it is, where its folder has splits."""
     asked, bounds = parse_split(split)

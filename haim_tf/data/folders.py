@@ -42,8 +42,9 @@ def load_folder(root: Path, split: str, image_shape: ImageShape | None) -> Image
             left_out += others
     accepted = ", ".join(_SUFFIXES)
     if not files:
+        shown = printable(str(folder))
         raise ValueError(
-            f"{printable(str(folder))} must hold images ({accepted}) or folders of them, got none{_kinds(left_out)}"
+            f"{shown} must hold images ({accepted}) or folders of them, got none{_kinds(left_out)}"
         )
     if left_out:
         say(f"{folder}: {len(files)} images ({accepted}){_kinds(left_out)}")
@@ -82,8 +83,8 @@ def _are_splits(root, named, folders):
         return False
     others = sorted(set(folders) - named)
     raise ValueError(
-        f"{printable(str(root))}: its folders must all be splits or all be classes, got {sorted(named)}, named "
-        f"like splits, beside {', '.join(map(ascii, others[:8]))}{', ...' if len(others) > 8 else ''}"
+        f"{printable(str(root))}: its folders must all be splits or all be classes, got {sorted(named)}, "
+        f"named like splits, beside {', '.join(map(ascii, others[:8]))}{', ...' if len(others) > 8 else ''}"
     )
 
 

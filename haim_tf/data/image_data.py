@@ -138,7 +138,7 @@ class ImageData:
 
 
 def printable(text: str) -> str:
-    """A text that any file and terminal takes: surrogates, the bytes of a path that are no UTF-8, written out."""
+    """A text that any file and terminal takes: bytes of a path that are no UTF-8 are written out."""
     return text.encode(errors="backslashreplace").decode()
 
 

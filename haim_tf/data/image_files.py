@@ -32,8 +32,8 @@ class ImageFiles:
             the same for all, with 1 channel if every file is grey, otherwise 3.
 
     Raises:
-        ValueError: sizes that differ; more than 8 bits per channel, or who knows how many; a file that is no image (found at once,
-            from its header) or whose pixels cannot be decoded (found on access).
+        ValueError: sizes that differ; more than 8 bits per channel, or who knows how many; a file that is no
+            image (found at once, from its header) or whose pixels cannot be decoded (found on access).
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike], image_shape: ImageShape | None = None):

@@ -42,8 +42,8 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
             Lanczos filter. None: as they are.
 
     Returns:
-        An `ImageData`, its images uint8 (N, H, W, C); its `split` says which part was really read, its `paths`
-        which files it is from.
+        An `ImageData`, its images uint8 (N, H, W, C); its `split` says which part was really read, its
+        `paths` which files it is from.
 
     Raises:
         FileNotFoundError: no such file or folder, or a TFDS data set that cannot be downloaded.
