@@ -1,6 +1,7 @@
 """Encodes images into the codes of every level, in an .npz file.
 
-It holds codes_1 (the finest), ..., int32 (N, h, w), and the images' labels where the data has them.
+It holds codes_1 (the finest), ..., int32 (N, h, w), the images' labels where the data has them, and the paths
+of their files where each is a file.
 """
 
 from absl import flags
@@ -41,5 +42,6 @@ def main(argv):
     codes = {
         f"codes_{i}": np.concatenate(grids) for i, grids in enumerate(zip(*batches, strict=True), start=1)
     }
-    write_arrays(output, **codes, labels=None if source.labels is None else source.labels[:count])
+    labels, paths = (None if known is None else known[:count] for known in (source.labels, source.paths))
+    write_arrays(output, **codes, labels=labels, paths=paths)
     print(f"codes of {count} images in {output}: {', '.join(f'{k} {v.shape}' for k, v in codes.items())}")
