@@ -22,7 +22,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "Name of a class-conditional model, or a preset folder.", required=True)
 flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file: split train.", required=True)
 flags.DEFINE_string("val_data", None, "The same for validation: split val; by default that of --data.")
-flags.DEFINE_list("classes", None, "Labels to sample and to keep of the data, in numbers; by default all.")
+flags.DEFINE_list(
+    "classes", None, "Classes to sample and keep of the data, numbers or names; by default all."
+)
 flags.DEFINE_integer("num_samples", 20000, "Samples to train on.", lower_bound=1)
 flags.DEFINE_string("samples", None, "The .npz file of an earlier run's samples, instead of new ones.")
 flags.DEFINE_string("classifier", None, "The .keras file of an earlier run with the same data and steps.")
@@ -44,6 +46,7 @@ def main(argv):
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}; everything is a flag, see --help")
     from haim_tf import data, evaluation, files, presets
+    from haim_tf.class_names import relabelled
 
     output = files.check_new_file(FLAGS.output)
     model = presets.load(FLAGS.model)
@@ -54,10 +57,15 @@ def main(argv):
     val = data.load(FLAGS.val_data or FLAGS.data, "val", image_shape=model.image_shape)
     if len(val) == len(train) and np.array_equal(val.images[:100], train.images[:100]):
         raise ValueError("training and validation images are the same: name others with --val_data")
-    train, val = of_classes(train, classes), of_classes(val, classes)
+    for images in (train, val):
+        if images.labels is None:
+            raise ValueError(f"{images.name} must have labels: the score is of classifiers that learn them")
+    train, val = (of_classes(relabelled(images, model), classes) for images in (train, val))
 
     if FLAGS.samples:
-        samples = data.load(FLAGS.samples)
+        samples = relabelled(data.load(FLAGS.samples), model)
+        if samples.labels is None:
+            raise ValueError(f"--samples: {FLAGS.samples} must hold labels")
         drawn = {"samples": FLAGS.samples}
     else:
         model.sampling_defaults = chosen_sampling(model)
@@ -87,10 +95,9 @@ def main(argv):
 
 
 def chosen_classes(model):
-    known = [str(label) for label in range(model.num_classes)]
-    if unknown := sorted(set(FLAGS.classes or ()) - set(known)):
-        raise ValueError(f"--classes: {unknown} are no classes of {FLAGS.model}, which has 0..{known[-1]}")
-    return sorted({int(label) for label in FLAGS.classes or known})
+    from haim_tf.cli._labels import choose_labels
+
+    return sorted(set(choose_labels(FLAGS.classes, model.num_classes, model.class_names, flag="classes")))
 
 
 def chosen_sampling(model):

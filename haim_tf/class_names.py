@@ -1,6 +1,7 @@
 """Classes by name: labels from names, and the labels of data from those of a model."""
 
 import difflib
+import sys
 
 import numpy as np
 
@@ -65,15 +66,20 @@ def labels_of(labels, class_names):
     return given
 
 
-def relabelled(images, model, say=print):
+def _tell(text):
+    print(text, file=sys.stderr)
+
+
+def relabelled(images, model, say=_tell):
     """An `ImageData` whose labels are those of the model's classes of the same names.
 
-    Where either side has no names, labels stand for each other by their numbers; `say` is told so.
+    Where either side has no names, labels stand for each other by their numbers; where the other has some,
+    `say` is told so.
 
     Args:
         images: an `ImageData`.
         model: a `HierarchicalModel`.
-        say: called with a sentence worth knowing.
+        say: called with a sentence worth knowing; by default it goes to standard error.
 
     Returns:
         The same images, with labels and class names of the model; as they are where the model takes no labels
@@ -89,6 +95,8 @@ def relabelled(images, model, say=print):
             raise ValueError(
                 f"{images.name}: labels must lie in 0..{model.num_classes - 1}, got {images.labels.max()}"
             )
+        if images.class_names is None and model.class_names is None:
+            return images
         who = "the model" if model.class_names is None else images.name
         say(f"{who} has no class names: labels stand for each other by their numbers")
         return images.with_labels(images.labels, model.class_names)
