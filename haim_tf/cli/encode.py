@@ -24,10 +24,9 @@ flags.DEFINE_string("output", "codes.npz", "The .npz file, a new one.")
 def main(argv):
     import sys
 
-    import keras
     import numpy as np
 
-    from haim_tf import data, presets
+    from haim_tf import data, presets, progress
     from haim_tf.class_names import relabelled
 
     output = check_arrays(FLAGS.output)
@@ -40,7 +39,7 @@ def main(argv):
     except ValueError as error:  # Codes need no labels: these name classes of their own.
         print(f"labels stay those of the data: {error}", file=sys.stderr)
     count = min(FLAGS.num or len(source), len(source))
-    bar = keras.utils.Progbar(count, unit_name="image")
+    bar = progress.Bar(count, "images")
     batches = []
     for start in range(0, count, FLAGS.batch_size):
         rows = np.arange(start, min(start + FLAGS.batch_size, count))

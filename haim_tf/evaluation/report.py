@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 
+from haim_tf import progress
 from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
 from haim_tf.evaluation import scores
@@ -105,7 +106,7 @@ def _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_l
     batches = [slice(i, i + batch_size) for i in range(0, len(chosen), batch_size)]
     names = [f"level_{i + 1}" for i in range(model.num_levels)]
     verbose = len(batches) > 1 if verbose is None else verbose
-    bar = keras.utils.Progbar(2 * len(batches), unit_name="batch", verbose=int(verbose))
+    bar = progress.Bar(2 * len(batches), "batches", show=verbose)
 
     def images_of(rows):
         return inputs.check_images(data.images[chosen[rows]], model.image_shape)

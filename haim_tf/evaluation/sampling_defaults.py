@@ -1,5 +1,6 @@
 """How a model is best sampled: temperature, top_p and guidance chosen by the Frechet distance of samples."""
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -80,7 +81,8 @@ def choose_sampling(
         distance = frechet_distance(real, extract_features(samples, extractor))
         log.append({"sampling": sampling, "distance": distance})
         if verbose:
-            print(f"draw {len(log)} of at most {draws}: distance {distance:.3f} at {sampling}", flush=True)
+            said = f"draw {len(log)} of at most {draws}: distance {distance:.3f} at {sampling}"
+            print(said, file=sys.stderr, flush=True)
         return distance
 
     try:

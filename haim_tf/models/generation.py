@@ -1,8 +1,8 @@
 """What a hierarchy makes: samples, images of given codes, reconstructions, completions, distributions."""
 
-import keras
 import numpy as np
 
+from haim_tf import progress
 from haim_tf.checks import check_sampling, require_positive_integers
 from haim_tf.models import inputs
 from haim_tf.sampling import Sampler, seed_pairs
@@ -127,9 +127,8 @@ class Generation:
             return np.zeros((0, *self.image_shape), "uint8")
         size = min(num, batch_size)
         batches = -(-num // size)
-        bar = None
-        if verbose or (verbose is None and batches > 1):
-            bar = keras.utils.Progbar(batches * (top + 1), unit_name="network pass")
+        show = verbose or (verbose is None and batches > 1)
+        bar = progress.Bar(batches * (top + 1), "network passes", show=show)
         images = []
         for start in range(0, num, size):
             # The last batch repeats its last example, so that one compiled program serves all batches.
@@ -144,8 +143,7 @@ class Generation:
                     labels=labels[rows] if index == self.num_levels and labels is not None else None,
                     guidance=guidance if index == self.num_levels else None,
                 )
-                if bar:
-                    bar.add(1)
+                bar.add(1)
             images.append(grid.astype("uint8"))
         return np.concatenate(images)[:num].reshape(num, *self.image_shape)
 

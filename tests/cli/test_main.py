@@ -15,6 +15,7 @@ COMMANDS = (
     "encode",
     "evaluate",
     "export",
+    "info",
     "list",
     "reconstruct",
     "sample",
