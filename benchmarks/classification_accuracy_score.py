@@ -27,7 +27,9 @@ flags.DEFINE_string(
     "score_data", None, "The same for what accuracies are measured on; by default the validation's."
 )
 flags.DEFINE_string("score_split", "val", "Split of that data, such as the `score` of hold_back.py.")
-flags.DEFINE_list("classes", None, "Labels to sample and to keep of the data, in numbers; by default all.")
+flags.DEFINE_list(
+    "classes", None, "Classes to sample and keep of the data, numbers or names; by default all."
+)
 flags.DEFINE_integer("num_samples", 20000, "Samples to train on.", lower_bound=1)
 flags.DEFINE_string("samples", None, "The .npz file of an earlier run's samples, instead of new ones.")
 flags.DEFINE_string("classifier", None, "The .keras file of an earlier run with the same data and steps.")
@@ -49,6 +51,7 @@ def main(argv):
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}; everything is a flag, see --help")
     from haim_tf import data, evaluation, files, presets
+    from haim_tf.class_names import relabelled
 
     output = files.check_new_file(FLAGS.output)
     model = presets.load(FLAGS.model)
@@ -67,10 +70,15 @@ def main(argv):
     for held_out, flag in ((val, "--val_data"), (scored, "--score_data")):
         if len(held_out) == len(train) and np.array_equal(held_out.images[:100], train.images[:100]):
             raise ValueError(f"training images and those of {flag} are the same: name others")
-    train, val, scored = (of_classes(images, classes) for images in (train, val, scored))
+    for images in (train, val, scored):
+        if images.labels is None:
+            raise ValueError(f"{images.name} must have labels: the score is of classifiers that learn them")
+    train, val, scored = (of_classes(relabelled(images, model), classes) for images in (train, val, scored))
 
     if FLAGS.samples:
-        samples = data.load(FLAGS.samples)
+        samples = relabelled(data.load(FLAGS.samples), model)
+        if samples.labels is None:
+            raise ValueError(f"--samples: {FLAGS.samples} must hold labels")
         drawn = {"samples": FLAGS.samples}
     else:
         model.sampling_defaults = chosen_sampling(model)
@@ -96,10 +104,9 @@ def main(argv):
 
 
 def chosen_classes(model):
-    known = [str(label) for label in range(model.num_classes)]
-    if unknown := sorted(set(FLAGS.classes or ()) - set(known)):
-        raise ValueError(f"--classes: {unknown} are no classes of {FLAGS.model}, which has 0..{known[-1]}")
-    return sorted({int(label) for label in FLAGS.classes or known})
+    from haim_tf.cli._labels import choose_labels
+
+    return sorted(set(choose_labels(FLAGS.classes, model.num_classes, model.class_names, flag="classes")))
 
 
 def chosen_sampling(model):

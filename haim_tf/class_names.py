@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -76,17 +77,22 @@ def labels_of(labels: Labels, class_names: Sequence[str] | None) -> np.ndarray:
     return given
 
 
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 def relabelled(
-    images: ImageData, model: HierarchicalModel, say: Callable[[str], object] = print
+    images: ImageData, model: HierarchicalModel, say: Callable[[str], object] = _tell
 ) -> ImageData:
     """An `ImageData` whose labels are those of the model's classes of the same names.
 
-    Where either side has no names, labels stand for each other by their numbers; `say` is told so.
+    Where either side has no names, labels stand for each other by their numbers; where the other has some,
+    `say` is told so.
 
     Args:
         images: an `ImageData`.
         model: a `HierarchicalModel`.
-        say: called with a sentence worth knowing.
+        say: called with a sentence worth knowing; by default it goes to standard error.
 
     Returns:
         The same images, with labels and class names of the model; as they are where the model takes no labels
@@ -102,6 +108,8 @@ def relabelled(
             raise ValueError(
                 f"{images.name}: labels must lie in 0..{model.num_classes - 1}, got {images.labels.max()}"
             )
+        if images.class_names is None and model.class_names is None:
+            return images
         who = "the model" if model.class_names is None else images.name
         say(f"{who} has no class names: labels stand for each other by their numbers")
         return images.with_labels(images.labels, model.class_names)

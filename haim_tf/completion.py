@@ -20,6 +20,7 @@ pixels, which does not know that codes are a function of the image.
 import numpy as np
 from keras import ops
 
+from haim_tf import progress
 from haim_tf.checks import require_positive_integers
 from haim_tf.models import inputs
 from haim_tf.sampling import seed_pairs, walk
@@ -261,8 +262,7 @@ class _Candidates:
             }
             tensors = {k: None if a is None else ops.convert_to_tensor(a) for k, a in arrays.items()}
             results.append([ops.convert_to_numpy(x) for x in program(**tensors)])
-            if self.bar:
-                self.bar.add(1)
+            self.bar.add(1)
         return [np.concatenate(parts)[:count] for parts in zip(*results, strict=True)]
 
 
@@ -277,12 +277,9 @@ def _compiled(network):
 
 
 def _bar(drawn, batch_size, verbose):
-    import keras
-
     batches = -(-len(drawn.keys) // batch_size)
-    if verbose or (verbose is None and batches > 1):
-        return keras.utils.Progbar(batches * drawn.passes, unit_name="network pass")
-    return None
+    show = verbose or (verbose is None and batches > 1)
+    return progress.Bar(batches * drawn.passes, "network passes", show=show)
 
 
 def _check_mask(mask, rows, shape):

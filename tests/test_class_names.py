@@ -84,3 +84,13 @@ def test_without_names_numbers_count_and_that_is_said():
         assert said == [f"{who} has no class names: labels stand for each other by their numbers"]
     unconditional = data([1, 0], ["a", "b"])
     assert relabelled(unconditional, model(None, None)) is unconditional
+
+
+def test_the_sentence_goes_to_standard_error_and_nothing_is_said_of_numbers_alone(capsys):
+    relabelled(data([1, 0], None), model())
+    assert capsys.readouterr() == (
+        "",
+        "images has no class names: labels stand for each other by their numbers\n",
+    )
+    relabelled(data([1, 0], None), model(None))
+    assert capsys.readouterr() == ("", "")

@@ -3,27 +3,30 @@
 from haim_tf.class_names import find_class
 
 
-def choose_labels(labels, num_classes, class_names):
-    """The labels to take in turn, ints, for what `--labels` says; `None` for an unconditional model.
+def choose_labels(labels, num_classes, class_names, flag="labels"):
+    """The labels to take in turn, ints, for what `--labels` (or another flag) says; `None` for an
+    unconditional model.
 
     Raises:
         ValueError: labels for an unconditional model, or a name or number that is no class.
     """
     if num_classes is None:
         if labels:
-            raise ValueError("this model is not class-conditional: leave out --labels")
+            raise ValueError(f"this model is not class-conditional: leave out --{flag}")
         return None
     if not labels or labels == ["all"]:
         return list(range(num_classes))
-    chosen = []
+    chosen, before = [], None
     for text in (text.strip() for text in labels):
+        named = not text.isdecimal() or text in (class_names or ())
         try:
-            label = int(text) if text.isdecimal() else find_class(text, class_names)
+            label = find_class(text, class_names) if named else int(text)
         except ValueError as error:
-            raise ValueError(f"--labels: {error} (or a number in 0..{num_classes - 1})") from None
+            raise ValueError(f"--{flag}: {error} (or a number in 0..{num_classes - 1})") from None
         if label >= num_classes:
-            raise ValueError(f"--labels: {text!r} must be a number in 0..{num_classes - 1}")
+            raise ValueError(f"--{flag} must be among 0..{num_classes - 1}, got {text!r}")
         # Flags are split at commas, which names may hold: the parts of one name count once.
-        if not (chosen and chosen[-1] == label and not text.isdecimal()):
+        if not (named and before is not None and before != text and chosen[-1] == label):
             chosen.append(label)
+        before = text if named else None
     return chosen

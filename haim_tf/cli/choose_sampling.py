@@ -26,6 +26,7 @@ def main(argv):
     from pathlib import Path
 
     from haim_tf import data, evaluation, presets
+    from haim_tf.class_names import relabelled
     from haim_tf.cli._networks import load_network
 
     folder = Path(FLAGS.model).expanduser()
@@ -36,6 +37,10 @@ def main(argv):
         data.load(FLAGS.data, split, image_shape=model.image_shape)
         for split in (FLAGS.split, FLAGS.tune_split)
     )
+    # Before the classifier learns; once more, and then it is said how, by what uses the labels.
+    relabelled(tune, model, say=lambda text: None)
+    if model.num_classes and tune.labels is None:
+        raise ValueError(f"{FLAGS.data} must have labels, which the samples of this model are drawn with")
     if FLAGS.classifier:
         network = load_network("classifier", FLAGS.classifier)
     else:

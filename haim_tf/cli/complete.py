@@ -18,7 +18,9 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "mask", None, "Instead of --rows, an image file of the model's size, not black where a pixel is known."
 )
-flags.DEFINE_bool("use_labels", True, "Whether to use the data's labels; otherwise they count as unknown.")
+flags.DEFINE_bool(
+    "use_labels", True, "Use the data's labels, by the names of classes; otherwise they count as unknown."
+)
 flags.DEFINE_integer("completions", 4, "Completions of each image.", lower_bound=1)
 flags.DEFINE_integer("candidates", 16, "Candidates that each completion is chosen from.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "The same seed gives the same completions.")
@@ -31,6 +33,7 @@ def main(argv):
     import numpy as np
 
     from haim_tf import data, presets
+    from haim_tf.class_names import relabelled
 
     output = check_sheet(FLAGS.output)
     npz = check_arrays(FLAGS.npz) if FLAGS.npz else None
@@ -45,11 +48,9 @@ def main(argv):
         mask = data.read_image(FLAGS.mask, 1)[..., 0] > 0
     source = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
     chosen = np.arange(min(FLAGS.num, len(source)))
-    labels = (
-        source.labels[chosen]
-        if FLAGS.use_labels and model.num_classes and source.labels is not None
-        else None
-    )
+    labels = None
+    if FLAGS.use_labels and model.num_classes and source.labels is not None:
+        labels = relabelled(source, model).labels[chosen]
     images = source.images[chosen]
     completions = model.complete(
         images,

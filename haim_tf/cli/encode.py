@@ -1,7 +1,8 @@
 """Encodes images into the codes of every level, in an .npz file.
 
-It holds codes_1 (the finest), ..., int32 (N, h, w), the images' labels where the data has them, and the paths
-of their files where each is a file.
+It holds codes_1 (the finest), ..., int32 (N, h, w), and, where the data has them, labels and class_names:
+those of the model, found by name, or the data's own where the model does not have all of its classes; and
+the paths of the images' files where each is a file.
 """
 
 from absl import flags
@@ -22,18 +23,24 @@ flags.DEFINE_string("output", "codes.npz", "The .npz file, a new one.")
 
 
 def main(argv):
-    import keras
+    import sys
+
     import numpy as np
 
-    from haim_tf import data, presets
+    from haim_tf import data, presets, progress
+    from haim_tf.class_names import relabelled
 
     output = check_arrays(FLAGS.output)
     model = presets.load(FLAGS.model)
     if not model.num_levels:
         raise ValueError(f"{FLAGS.model} has no levels: there are no codes")
     source = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
+    try:
+        source = relabelled(source, model)
+    except ValueError as error:  # Codes need no labels: these name classes of their own.
+        print(f"labels stay those of the data: {error}", file=sys.stderr)
     count = min(FLAGS.num or len(source), len(source))
-    bar = keras.utils.Progbar(count, unit_name="image")
+    bar = progress.Bar(count, "images")
     batches = []
     for start in range(0, count, FLAGS.batch_size):
         rows = np.arange(start, min(start + FLAGS.batch_size, count))
@@ -43,5 +50,6 @@ def main(argv):
         f"codes_{i}": np.concatenate(grids) for i, grids in enumerate(zip(*batches, strict=True), start=1)
     }
     labels, paths = (None if known is None else known[:count] for known in (source.labels, source.paths))
-    write_arrays(output, **codes, labels=labels, paths=paths)
+    names = None if labels is None else source.class_names
+    write_arrays(output, **codes, labels=labels, class_names=names, paths=paths)
     print(f"codes of {count} images in {output}: {', '.join(f'{k} {v.shape}' for k, v in codes.items())}")

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from absl import flags
 
+from haim_tf import progress
+
 HELP_FLAGS = ("--help", "-help", "-h", "help")
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "HAIM_TF_DEBUG"
 
@@ -31,8 +33,25 @@ def main(arguments=None):
     With `--debug`, or `HAIM_TF_DEBUG=1` in the environment, the one line on bad input becomes a traceback.
 
     Returns:
-        The exit code: 0, 2 for bad input (one line on stderr says what is wrong), 130 when interrupted.
+        The exit code: 0, 2 for bad input (one line on stderr says what is wrong), 130 when interrupted. Where
+        whoever reads standard output has gone, as `head` goes, it ends at once and without a word.
     """
+    try:
+        code = _main(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python itself flushes it once more at its end.
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        return 0
+    finally:
+        progress.close_all()
+
+
+def _main(arguments):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = DEBUG_FLAG in arguments or os.environ.get(DEBUG_VARIABLE) == "1"
     name, *arguments = [argument for argument in arguments if argument != DEBUG_FLAG] or ["help"]
@@ -58,6 +77,8 @@ def main(arguments=None):
             with _quiet():
                 importlib.import_module("keras").distribution.list_devices()
         command.main(argv)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -120,6 +141,7 @@ def _help(name, command):
 
 
 def _complain(what, error):
+    progress.close_all()
     print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from haim_tf import progress
 from haim_tf.class_names import Labels
 from haim_tf.compression import container, tiles
 from haim_tf.compression.container import Container
@@ -255,13 +256,11 @@ def _in_batches(model, batches, function, verbose):
         if ("steps", index) not in model._programs:
             model._programs["steps", index] = HostWalk(network, model.grid_shapes[index])
         steps.append(model._programs["steps", index])
-    bar = None
-    if verbose or (verbose is None and len(batches) > 1):
-        bar = keras.utils.Progbar(len(batches), unit_name="batch of tiles")
+    show = verbose or (verbose is None and len(batches) > 1)
+    bar = progress.Bar(len(batches), "batches of tiles", show=show)
     for groups in batches:
         function(groups, steps)
-        if bar:
-            bar.add(1)
+        bar.add(1)
 
 
 def _check_image(image, model):

@@ -1,12 +1,14 @@
 """How good a training set a model's samples are: the classification accuracy score."""
 
 import math
+import sys
 from collections.abc import Callable
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from haim_tf import progress
 from haim_tf.data import Batches, ImageData, in_order
 
 
@@ -75,9 +77,14 @@ def train_classifier(
         metrics=["accuracy"],
     )
     if verbose:
-        print(f"Training a classifier on {train.name}, {len(train)} images, {steps} steps", flush=True)
+        said = f"Training a classifier on {train.name}, {len(train)} images, {steps} steps"
+        print(said, file=sys.stderr, flush=True)
     batches = Batches(train, batch_size, seed=seed)
-    network.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=int(verbose))
+    with progress.Bar(steps, "steps", show=verbose) as bar:
+        moving = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: bar.add(batch + 1 - bar.done, loss=float(logs["loss"]))
+        )
+        network.fit(batches, steps_per_epoch=steps, shuffle=False, callbacks=[moving], verbose=0)
     return network
 
 

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from haim_tf import progress
+
 
 def extract_features(
     images: ArrayLike, extractor: Callable, batch_size: int = 64, verbose: bool = False
@@ -27,7 +29,7 @@ def extract_features(
         (3, 64)
     """
     count = len(images)
-    bar = keras.utils.Progbar(-(-count // batch_size), unit_name="batch", verbose=int(verbose))
+    bar = progress.Bar(-(-count // batch_size), "batches", show=verbose)
     features = []
     for start in range(0, count, batch_size):
         batch = np.asarray(images[np.arange(start, min(start + batch_size, count))])

@@ -5,6 +5,8 @@ import math
 import keras
 import numpy as np
 
+from haim_tf import progress
+from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
 from haim_tf.evaluation import scores
 from haim_tf.layers.vector_quantizer import ACTIVE_SHARE
@@ -24,7 +26,8 @@ def evaluate(
 
     Args:
         model: a `HierarchicalModel`; with no levels, too.
-        data: an `ImageData`, with labels where the model is class-conditional.
+        data: an `ImageData`, with labels where the model is class-conditional; where both name their classes,
+            labels are matched by name.
         num: how many images to take, drawn at random by `seed`; `None`: all.
         seed: an int, 0 or more, for the images drawn, the shuffling of codes and the samples.
         batch_size: images in a batch.
@@ -96,13 +99,14 @@ def _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_l
     """What `evaluate_and_score` returns; `by_label`: with the label's posterior, where there are labels."""
     if num is not None and num < 1:
         raise ValueError(f"num must be at least 1, got {num}")
+    data = relabelled(data, model)
     chosen = choose_images(len(data), num, seed)
     labels = None if data.labels is None or model.num_classes is None else data.labels[chosen]
     labels = inputs.check_labels(labels, model.num_classes, len(chosen))
     batches = [slice(i, i + batch_size) for i in range(0, len(chosen), batch_size)]
     names = [f"level_{i + 1}" for i in range(model.num_levels)]
     verbose = len(batches) > 1 if verbose is None else verbose
-    bar = keras.utils.Progbar(2 * len(batches), unit_name="batch", verbose=int(verbose))
+    bar = progress.Bar(2 * len(batches), "batches", show=verbose)
 
     def images_of(rows):
         return inputs.check_images(data.images[chosen[rows]], model.image_shape)

@@ -1,9 +1,11 @@
 """How a model is best sampled: temperature, top_p and guidance chosen by the Frechet distance of samples."""
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
 
+from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
 from haim_tf.evaluation.distances import frechet_distance
 from haim_tf.evaluation.features import extract_features
@@ -38,7 +40,8 @@ def choose_sampling(
 
     Args:
         model: a `HierarchicalModel`.
-        images: an `ImageData`; with labels where the model is class-conditional, which the samples then have.
+        images: an `ImageData`; with labels where the model is class-conditional, which the samples then have,
+            matched by the names of classes where both sides have them.
         extractor: as for `extract_features`.
         num: samples of a draw.
         draws: at most how many draws.
@@ -61,6 +64,9 @@ def choose_sampling(
         >>> len(log)
         2
     """
+    if model.num_classes and images.labels is None:
+        raise ValueError(f"{images.name} must have labels, which the samples of this model are drawn with")
+    images = relabelled(images, model)
     real = extract_features(images.images, extractor)
     labels = None
     if model.num_classes:
@@ -75,7 +81,8 @@ def choose_sampling(
         distance = frechet_distance(real, extract_features(samples, extractor))
         log.append({"sampling": sampling, "distance": distance})
         if verbose:
-            print(f"draw {len(log)} of at most {draws}: distance {distance:.3f} at {sampling}", flush=True)
+            said = f"draw {len(log)} of at most {draws}: distance {distance:.3f} at {sampling}"
+            print(said, file=sys.stderr, flush=True)
         return distance
 
     try:

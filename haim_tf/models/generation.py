@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import keras
 import numpy as np
 
+from haim_tf import progress
 from haim_tf.checks import check_sampling, require_positive_integers
 from haim_tf.class_names import Labels
 from haim_tf.models import inputs
@@ -152,9 +152,8 @@ class Generation:
             return np.zeros((0, *self.image_shape), "uint8")
         size = min(num, batch_size)
         batches = -(-num // size)
-        bar = None
-        if verbose or (verbose is None and batches > 1):
-            bar = keras.utils.Progbar(batches * (top + 1), unit_name="network pass")
+        show = verbose or (verbose is None and batches > 1)
+        bar = progress.Bar(batches * (top + 1), "network passes", show=show)
         images = []
         for start in range(0, num, size):
             # The last batch repeats its last example, so that one compiled program serves all batches.
@@ -169,8 +168,7 @@ class Generation:
                     labels=labels[rows] if index == self.num_levels and labels is not None else None,
                     guidance=guidance if index == self.num_levels else None,
                 )
-                if bar:
-                    bar.add(1)
+                bar.add(1)
             images.append(grid.astype("uint8"))
         return np.concatenate(images)[:num].reshape(num, *self.image_shape)
 

@@ -7,6 +7,7 @@ import pathlib
 import keras
 import numpy as np
 
+from haim_tf import progress
 from haim_tf.data import in_order
 from haim_tf.files import write_arrays
 
@@ -50,7 +51,7 @@ def _encode_all(model, images, mirrored, verbose):
         codes.append(np.zeros((1 + mirrored, len(images), *shape), dtype))
     if verbose:
         print(f"encoding {len(images)} images", flush=True)
-    bar = keras.utils.Progbar(len(images), verbose=1 if verbose else 0, interval=10)
+    bar = progress.Bar(len(images), "images", show=verbose)
     start = 0
     for batch, _ in in_order(images, BATCH_SIZE):
         here = slice(start, start + len(batch))
@@ -59,7 +60,7 @@ def _encode_all(model, images, mirrored, verbose):
             for kept, found in zip(codes, model.encode(batch[:, :, ::-1] if side else batch), strict=True):
                 kept[side, here] = found
         start += len(batch)
-        bar.update(start)
+        bar.add(len(batch))
     return codes
 
 

@@ -1,7 +1,6 @@
 """`train`: the stages of a recipe one after the other, from whatever point an earlier run reached."""
 
 import math
-import sys
 import time
 
 import keras
@@ -9,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from haim_tf import data as haim_data
-from haim_tf import presets
+from haim_tf import presets, progress
 from haim_tf.models import HierarchicalModel, without_rare_codes
 from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
@@ -236,18 +235,20 @@ class _Checkpoint(keras.callbacks.Callback):
         self.interval, self.batch_size = recipe["interval"], recipe["stages"][stage]["batch_size"]
         self.steps = recipe["stages"][stage]["steps"]
         # On a terminal a bar moves within the interval; elsewhere one line an interval is enough.
-        self.show_line, self.show_bar = verbose, verbose and sys.stdout.isatty()
+        self.show_line, self.show_bar = verbose, verbose and progress.is_terminal()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.time()
         if self.show_bar:
-            self.bar = keras.utils.Progbar(self.interval)
+            self.bar = progress.Bar(self.interval, "steps")
 
     def on_train_batch_end(self, batch, logs=None):
         if self.show_bar:
-            self.bar.update(batch + 1, [("loss", float(logs["loss"]))], finalize=False)
+            self.bar.add(batch + 1 - self.bar.done, loss=float(logs["loss"]))
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.show_bar:
+            self.bar.close()
         seconds = time.time() - self.started
         logs = {name: float(value) for name, value in (logs or {}).items()}
         if self.watched is not None:

@@ -17,10 +17,11 @@ def images(tmp_path, monkeypatch):
 
 def test_encode(run, images):
     code, output, errors = run("encode", "--model=debug", "--data=data.npz", "--num=5", "--batch_size=3")
-    assert (code, errors) == (0, "")
+    said = "data.npz has no class names: labels stand for each other by their numbers\n"
+    assert (code, errors) == (0, said)
     assert "codes of 5 images in codes.npz: codes_1 (5, 8, 8), codes_2 (5, 4, 4)" in output
     with np.load("codes.npz") as arrays:
-        assert set(arrays) == {"codes_1", "codes_2", "labels"}
+        assert set(arrays) == {"codes_1", "codes_2", "labels", "class_names"}
         assert arrays["labels"].tolist() == [0, 1, 2, 3, 4]
         for found, expected in zip(
             (arrays["codes_1"], arrays["codes_2"]), haim_tf.load("debug").encode(images[:5]), strict=True
@@ -114,3 +115,45 @@ def test_bad_flags_leave_nothing_behind(run, images, tmp_path, command, flag, me
     assert code == 2
     assert errors.startswith(f"haim_tf {command}: {message}") and errors.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+@pytest.fixture
+def named(tmp_path, monkeypatch):
+    """Images in the folders Bag/ and Sneaker/, and a preset whose classes 2 and 0 they are."""
+    monkeypatch.chdir(tmp_path)
+    model = haim_tf.load("debug")
+    model.class_names = ["sneaker", "coat", "bag", *"defghij"]
+    model.save_to_preset("mine")
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), "uint8")
+    for name, picture in zip(("Bag", "Sneaker"), pictures, strict=True):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.fromarray(picture).save(tmp_path / "pictures" / name / "a.png")
+    return haim_tf.load("mine"), pictures
+
+
+def test_encode_writes_labels_of_the_same_names(run, named, tmp_path):
+    assert run("encode", "--model=mine", "--data=pictures")[0] == 0
+    with np.load("codes.npz") as arrays:
+        assert sorted(arrays["labels"]) == [0, 2] and arrays["class_names"][2] == "bag"
+    # Classes of their own keep their names.
+    (tmp_path / "pictures" / "Bag").rename(tmp_path / "pictures" / "bags")
+    code, _, errors = run("encode", "--model=mine", "--data=pictures", "--output=own.npz")
+    assert code == 0 and "labels stay those of the data" in errors and "did you mean 'bag'" in errors
+    with np.load("own.npz") as arrays:
+        assert sorted(arrays["labels"]) == [0, 1] and arrays["class_names"].tolist() == ["Sneaker", "bags"]
+
+
+def test_complete_takes_labels_by_name(run, named, tmp_path):
+    model, pictures = named
+    flags = ["--data=pictures", "--completions=1", "--candidates=1"]
+    assert run("complete", "--model=mine", *flags, "--npz=out.npz")[0] == 0
+    with np.load("out.npz") as arrays:
+        names = {
+            image.tobytes(): label for image, label in zip(arrays["images"], arrays["labels"], strict=True)
+        }
+    assert [names[picture.tobytes()] for picture in pictures] == [2, 0]
+    (tmp_path / "pictures" / "Bag").rename(tmp_path / "pictures" / "bags")
+    code, _, errors = run("complete", "--model=mine", *flags)
+    assert code == 2 and "there is no class 'bags'; did you mean 'bag'" in errors and errors.count("\n") == 1
+    code, _, errors = run("evaluate", "--model=mine", "--data=pictures", "--output=no.json")
+    assert code == 2 and "there is no class 'bags'; did you mean 'bag'" in errors and errors.count("\n") == 1

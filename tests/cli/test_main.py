@@ -15,6 +15,7 @@ COMMANDS = (
     "encode",
     "evaluate",
     "export",
+    "info",
     "list",
     "reconstruct",
     "sample",
@@ -143,6 +144,6 @@ def test_one_line_on_stderr_even_when_tensorflow_starts():
     process = start("sample", "--model=debug", "--labels=blue")
     assert process.returncode == 2
     assert process.stderr == (
-        "haim_tf sample: --labels must be among 0..9, or zero, one, two, three, four, five, six, seven, "
-        "eight, nine, got 'blue'\n"
+        "haim_tf sample: --labels: there is no class 'blue'; the classes are 'zero', 'one', 'two', 'three', "
+        "'four', ... (or a number in 0..9)\n"
     )

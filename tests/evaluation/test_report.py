@@ -221,7 +221,7 @@ def test_bad_arguments(model, data, arguments, message):
 def test_data_that_does_not_fit_the_model(model, data):
     with pytest.raises(ValueError, match="class-conditional"):
         evaluation.evaluate(model, ImageData(data.images), verbose=False)
-    with pytest.raises(ValueError, match="0..2, got values 0 to 3"):
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2, got 3"):
         evaluation.evaluate(model, ImageData(data.images, np.arange(NUM) % 4), verbose=False)
     with pytest.raises(ValueError, match="images must have shape"):
         evaluation.evaluate(model, ImageData(data.images[:, :4], data.labels), verbose=False)
@@ -293,3 +293,15 @@ def test_score_needs_labels_and_one_shape():
         score((images, labels), real=ImageData(images, name="real"))
     with pytest.raises(ValueError, match="the samples"):
         score((images[:, :8], labels))
+
+
+def test_labels_are_matched_by_name_and_unknown_names_refused_before_any_work(model, data, monkeypatch):
+    expected = evaluation.evaluate(model, data, reconstructions=0, verbose=False)
+    monkeypatch.setattr(model, "class_names", ["bag", "coat", "sneaker"])
+    other = ImageData(data.images, np.array([1, 2, 0])[data.labels], ["sneaker", "Bag", "coat"], data.name)
+    found = evaluation.evaluate(model, other, reconstructions=0, verbose=False)
+    assert found["bits_per_dim"] == expected["bits_per_dim"]
+    monkeypatch.setattr(model, "encode", None)
+    wrong = ImageData(data.images, data.labels, ["sneaker", "bags", "coat"], data.name)
+    with pytest.raises(ValueError, match="there is no class 'bags'; did you mean 'bag'"):
+        evaluation.evaluate(model, wrong, verbose=False)

@@ -16,6 +16,7 @@ class Rigged:
     """A model whose images are the darker the farther its settings are from some best ones."""
 
     num_levels, num_classes, takes_guidance = 2, 3, True
+    class_names = None
 
     def __init__(self, best):
         self.best, self.asked, self.sampling_defaults = best, [], None
@@ -58,6 +59,18 @@ def test_the_walk_ends_at_the_best_and_the_model_keeps_its_own(images):
     assert {tuple(labels) for _, labels in model.asked} == {tuple(images.labels[:30])}
     settings = [json.dumps(sampling) for sampling, _ in model.asked]
     assert len(set(settings)) == len(settings) == len(log)
+
+
+def test_labels_are_matched_by_name_before_any_draw(images):
+    model = Rigged(BEST)
+    model.class_names = ["bag", "coat", "sneaker"]
+    named = ImageData(images.images, images.labels, ["Sneaker", "Bag", "Coat"])
+    choose_sampling(model, named, extractor, num=30, draws=1, verbose=False)
+    assert model.asked[0][1] == np.array([2, 0, 1])[images.labels[:30]].tolist()
+    for wrong, message in ((["bags", "b", "c"], "did you mean 'bag'"), (None, "must have labels")):
+        other = ImageData(images.images, images.labels if wrong else None, wrong)
+        with pytest.raises(ValueError, match=message):
+            choose_sampling(model, other, None, verbose=False)
 
 
 @pytest.mark.parametrize("draws", [1, 4])
