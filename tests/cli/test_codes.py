@@ -42,7 +42,7 @@ def test_encode_tells_which_file_has_which_codes(run, images, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     code, _, errors = run("encode", "--model=debug", "--data=pictures", "--num=5")
-    assert (code, errors) == (0, "")
+    assert code == 0 and "labels stay those of the data" in errors
     with np.load("codes.npz") as arrays:
         read = np.stack([np.asarray(Image.open(path)) for path in arrays["paths"]])
         assert ["ab"[label] for label in arrays["labels"]] == [

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -257,6 +258,8 @@ def test_what_the_zoo_tells_can_be_published(path):
 def test_the_script_passes_everything_on(monkeypatch, tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("publish_preset", ROOT / "export/publish_preset.py")
     module = importlib.util.module_from_spec(spec)
+    # By which absl tells whose flags are whose.
+    monkeypatch.setitem(sys.modules, "publish_preset", module)
     spec.loader.exec_module(module)
     asked = []
     monkeypatch.setattr(evaluation, "publish_preset", lambda *args, **kwargs: asked.append((args, kwargs)))
@@ -324,7 +327,7 @@ def test_from_a_run_folder_and_what_is_no_run(trained, tmp_path):
     told.write_text(json.dumps({"training": {"command": "haim_tf train"}}))
     folder = publish(run, tmp_path / "published", about=told, samples=1)
     metadata = presets.read(folder)[1]
-    assert metadata["pretrained"] is False  # As the preset itself says.
+    assert metadata["pretrained"] is True  # As the preset itself says, which was fitted.
     assert metadata["training"] == {**training, "command": "haim_tf train"}
     assert metadata["dataset"] == {"name": "dice"} and "evaluation" not in metadata
     with pytest.raises(ValueError, match="published exists"):

@@ -63,6 +63,7 @@ def test_it_survives_copies_and_files(pretrained, tmp_path):
 
 def test_the_default_optimizer_warms_up():
     model = haim_tf.load("debug")
+    model.freeze("codes")
     model.compile()
     schedule = model.optimizer.get_config()["learning_rate"]
     rates = [float(WarmUp(5e-4, 100)(step)) for step in (0, 49, 99, 500)]
