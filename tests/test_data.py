@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import keras
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from haim_tf import data
-from haim_tf.data import Batches, ImageData, in_order, load, save_grid
+from haim_tf.data import Batches, ImageData, in_order, load, read_image, save_grid
 
 
 def random_images(*shape, seed=0):
@@ -23,6 +25,19 @@ def random_images(*shape, seed=0):
 def write(path, array, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, **options)
+    return path
+
+
+def write_deep(path, array):
+    """A PNG of 16 bits per channel, uint16 (H, W, 1 to 4), which Pillow does not write in colour."""
+    height, width, channels = array.reshape(*array.shape[:2], -1).shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, chunk in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        content += struct.pack(">I", len(chunk)) + kind + chunk + struct.pack(">I", zlib.crc32(kind + chunk))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
     return path
 
 
@@ -242,6 +257,129 @@ def test_split_folders_share_one_list_of_classes(tmp_path):
         load(tmp_path, "other")
 
 
+def test_a_class_may_be_named_like_a_split(tmp_path):
+    for name in ("bus", "train", "val"):
+        for i in range(3):
+            write(tmp_path / name / f"{i}.png", random_images(4, 4))
+    image_data = load(tmp_path)
+    assert (len(image_data), image_data.class_names) == (9, ["bus", "train", "val"])
+    assert sorted(image_data.labels) == [0, 0, 0, 1, 1, 1, 2, 2, 2] and image_data.split == "all"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/ant/a.png", "val/ant/a.png", "bus/a.png"),
+        ("train/a.png", "val/a.png", "notes/a.txt"),
+        ("train/a.png", "bus/red/a.png"),
+    ],
+)
+def test_neither_splits_nor_classes(tmp_path, names):
+    for name in names:
+        path = tmp_path / name
+        if path.suffix == ".png":
+            write(path, random_images(4, 4))
+        else:
+            path.parent.mkdir(parents=True)
+            path.touch()
+    with pytest.raises(
+        ValueError, match="its folders must all be splits or all be classes, got .'train'.*bes"
+    ):
+        load(tmp_path)
+
+
+def test_the_split_that_was_read_is_told(class_folder, tmp_path, capsys, tiny_tfds):
+    for source, split, expected in (
+        (class_folder, "train", "all"),
+        (class_folder, "val[90%:]", "all[90%:]"),
+        ("haim_tiny", "val[:50%]", "test[:50%]"),
+    ):
+        image_data = load(source, split, image_shape=(4, 4, 3))
+        assert image_data.split == expected
+        relabelled = image_data.with_labels(image_data.labels, None)
+        assert image_data.split_off(1)[0].split == relabelled.split == expected
+    for name in ("train", "validation"):
+        (tmp_path / "splits" / name).mkdir(parents=True)
+        write(tmp_path / "splits" / name / "a.png", random_images(4, 4))
+        np.save(tmp_path / f"{name}_images.npy", random_images(2, 4, 4))
+    np.savez(tmp_path / "x.npz", x_train=random_images(2, 4, 4), x_test=random_images(2, 4, 4))
+    assert load(tmp_path / "splits", "test[:1]").split == load(tmp_path, "test[:1]").split == "validation[:1]"
+    assert load(tmp_path / "x.npz", "val").split == "test"
+    assert "\n" not in capsys.readouterr().err.replace("Reading", "")
+    np.savez(tmp_path / "whole.npz", images=random_images(2, 4, 4))
+    for source in (class_folder, tmp_path / "whole.npz", tmp_path / "train_images.npy"):
+        assert load(source, "val").split == "all"
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"{source} has no splits: 'val' is all of its" in said and "all[90%:]" in said
+
+
+def test_all_of_a_class_folder_is_parted_the_same_way_each_time(class_folder):
+    parts = [load(class_folder, split) for split in ("all[:90%]", "all[90%:]", "train[90%:]")]
+    assert [len(part) for part in parts] == [72, 8, 8]
+    assert parts[1].paths.tolist() == parts[2].paths.tolist()
+    assert not {*parts[0].paths} & {*parts[1].paths}
+
+
+def test_files_left_out_are_counted(class_folder, capsys):
+    for name in ("a.gif", "b.tif", "c.TIF", "notes", ".hidden"):
+        (class_folder / "cat" / name).touch()
+    load(class_folder)
+    said = capsys.readouterr().err
+    assert said.count("80 images") == 1
+    assert "and 4 other files that are left out: .TIF, .gif, .tif, notes" in said
+    (class_folder / "only").mkdir()
+    (class_folder / "only" / "a.gif").touch()
+    with pytest.raises(ValueError, match="got none, and 1 other file that are left out: .gif"):
+        load(class_folder / "only")
+
+
+def test_paths_say_which_image_is_which(class_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(class_folder)
+    image_data = load(Path("."), "all[:5]")
+    monkeypatch.chdir(tmp_path)
+    assert image_data.images[np.arange(5)].shape == (5, 6, 6, 3)
+    for path, image, label in zip(image_data.paths, image_data.images[:], image_data.labels, strict=True):
+        assert Path(path).is_absolute() and Path(path).parent.name == image_data.class_names[label]
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
+    assert [len(part.paths) for part in image_data.split_off(2)] == [3, 2]
+    assert ImageData(random_images(2, 4, 4)).paths is None
+
+
+def test_class_names_that_are_no_utf_8_are_refused_at_load(tmp_path):
+    write(tmp_path / "root" / "caf" / "a.png", random_images(4, 4))
+    os.rename(tmp_path / "root" / "caf", os.fsencode(tmp_path / "root" / "caf") + b"\xe9")
+    with pytest.raises(ValueError, match=r"root: class names must be UTF-8, got 'caf\\+udce9'"):
+        load(tmp_path / "root")
+    arrays = {"images": random_images(1, 4, 4), "labels": [0]}
+    for wrong in ("caf\udce9", b"caf\xe9"):
+        np.savez(tmp_path / "x.npz", **arrays, class_names=[wrong])
+        with pytest.raises(ValueError, match="x.npz: class names must be UTF-8, got"):
+            load(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", **arrays, class_names=["café".encode()])
+    assert load(tmp_path / "x.npz").class_names == ["café"]
+    np.save(tmp_path / "a_images.npy", arrays["images"])
+    np.save(tmp_path / "a_labels.npy", [0])
+    (tmp_path / "classes.json").write_text('["caf\\udce9"]')
+    with pytest.raises(ValueError, match="class names must be UTF-8, got"):
+        load(tmp_path / "a_images.npy")
+
+
+def test_a_folder_whose_name_is_no_utf_8_can_be_spoken_of(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    write(folder / "a.png", random_images(4, 4))
+    image_data = load(folder)
+    assert image_data.images[0].shape == (4, 4, 1)
+    image_data.name.encode()
+
+
+def test_a_home_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "pictures" / "a.png", random_images(4, 4))
+    assert len(load("~/pictures")) == 1
+    with pytest.raises(ValueError, match="must be a path without ~, for there is no such home"):
+        load("~nobody-is-called-so/pictures")
+
+
 def test_flat_folder_reads_what_is_an_image_in_the_order_of_names(tmp_path):
     for i, suffix in enumerate(["png", "bmp", "PNG", "jpg", "jpeg", "webp"]):
         write(tmp_path / f"{i}.{suffix}", np.full((8, 8), 40 * i, "uint8"))
@@ -300,6 +438,75 @@ def test_files_that_are_no_images_are_found_at_once(tmp_path):
     write(tmp_path / "b.png", random_images(4, 4).astype("uint16") * 200)
     with pytest.raises(ValueError, match="b.png.*8-bit"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_more_than_8_bits_are_refused_though_pillow_reads_them_as_8(tmp_path, channels):
+    array = np.random.default_rng(0).integers(0, 1 << 16, (4, 4, channels)).astype("uint16")
+    path = write_deep(tmp_path / "b.png", array)
+    with pytest.raises(ValueError, match="b.png must be an 8-bit image, got 16 bits per channel"):
+        load(tmp_path, image_shape=(4, 4, 3))
+    with pytest.raises(ValueError, match="b.png must be an image of .*, got 16 bits per channel"):
+        read_image(path, 3 if channels > 2 else 1)
+
+
+def save_exact(path):
+    """Files of 4 x 4 pixels, of every kind that comes back exactly."""
+    image = random_images(4, 4, 3)
+    palette = Image.fromarray(image).quantize(8)
+    for name, picture in {"rgb": Image.fromarray(image), "palette": palette}.items():
+        for suffix in ("png", "bmp", "tif"):
+            picture.save(path / f"{name}.{suffix}")
+            yield path / f"{name}.{suffix}", np.asarray(picture.convert("RGB"))
+    for suffix in ("ppm", "tga"):
+        Image.fromarray(image).save(path / f"rgb.{suffix}")
+        yield path / f"rgb.{suffix}", image
+    Image.fromarray(image).save(path / "rgb.webp", lossless=True)
+    yield path / "rgb.webp", image
+    Image.fromarray(image[..., 0]).save(path / "grey.png")
+    yield path / "grey.png", image[..., :1]
+
+
+def test_what_comes_back_exactly_is_read(tmp_path):
+    for path, expected in save_exact(tmp_path):
+        np.testing.assert_array_equal(read_image(path, expected.shape[-1]), expected)
+
+
+def save_inexact(path):
+    """Files that a uint8 array of 1 or 3 channels would not give back, with what is said of them."""
+    image = Image.fromarray(random_images(4, 4, 3))
+    palette, grey = image.quantize(8), image.convert("L")
+    palette.save(path / "palette.png", transparency=0)
+    grey.save(path / "grey.png", transparency=7)
+    image.save(path / "rgb.png", transparency=(1, 2, 3))
+    for name in ("palette", "grey", "rgb"):
+        yield path / f"{name}.png", "transparency"
+    others = [Image.fromarray(random_images(4, 4, 3, seed=i)) for i in (1, 2)]
+    for suffix in ("gif", "png", "webp", "tif"):
+        image.save(path / f"moves.{suffix}", save_all=True, append_images=others)
+        yield path / f"moves.{suffix}", "3 pictures in one file"
+    image.convert("RGBA").save(path / "alpha.png")
+    yield path / "alpha.png", "mode RGBA"
+    image.convert("CMYK").save(path / "cmyk.jpg")
+    yield path / "cmyk.jpg", "mode CMYK"
+    grey.convert("1").save(path / "bits.png")
+    yield path / "bits.png", "mode 1"
+    image.save(path / "rgb.avif")
+    yield path / "rgb.avif", "the format AVIF"
+    image.save(path / "rgb.jp2")
+    yield path / "rgb.jp2", "the format JPEG2000"
+    for name, mode in (("f.tif", "F"), ("i.tif", "I;16")):
+        Image.new(mode, (4, 4)).save(path / name)
+        yield path / name, "32 bits" if mode == "F" else "16 bits"
+    (path / "deep.ppm").write_bytes(b"P6\n4 4\n65535\n" + bytes(96))
+    yield path / "deep.ppm", "16 bits"
+
+
+def test_what_would_not_come_back_exactly_is_refused(tmp_path):
+    for path, message in save_inexact(tmp_path):
+        for channels in (1, 3):
+            with pytest.raises(ValueError, match=f"{path.name} must be an image of .*, got .*{message}"):
+                read_image(path, channels)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])

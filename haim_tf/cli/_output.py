@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
-
 
 def check_sheet(path):
     """Returns `path` as a `Path`; an error unless `data.save_grid` can write to it.
@@ -13,13 +11,12 @@ def check_sheet(path):
         FileNotFoundError: its folder does not exist.
         ValueError: it is not a `.png` file, or nothing can be written to its folder.
     """
-    path = Path(path)
+    from haim_tf import files
+
+    path = files.expanded(path)
     if path.suffix.lower() != ".png" or path.is_dir():
         raise ValueError(f"--output must be a file that ends in .png, got {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"cannot write {path}: no permission to write in {path.parent}")
+    files.check_folder_above(path)
     return path
 
 
@@ -37,7 +34,7 @@ def write_arrays(path, **arrays):
     from haim_tf import files
 
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    files.write_file(path, lambda file: np.savez_compressed(file, **arrays))
+    files.write_arrays(path, arrays, compressed=True)
 
 
 def check_outputs(paths, folder, suffix):
@@ -47,17 +44,20 @@ def check_outputs(paths, folder, suffix):
         FileNotFoundError: the folder above `folder` or one of the `paths` does not exist.
         ValueError: no paths, two of one name, a file that exists, or a folder that cannot be written.
     """
-    folder, paths = Path(folder), [Path(path) for path in paths]
+    from haim_tf import files
+
+    folder, paths = files.expanded(folder), [Path(path) for path in paths]
     if not paths:
         raise ValueError("name at least one file")
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
-    if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
+    target = files.linked(folder)
+    if not target.parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise FileNotFoundError(
             f"--output must be a folder, or a new one in an existing folder, got {folder}"
         )
-    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+    if not os.access(folder if folder.exists() else target.parent, os.W_OK):
         raise ValueError(f"cannot write to {folder}: no permission")
     outputs = [folder / f"{path.stem}{suffix}" for path in paths]
     for i, output in enumerate(outputs):
@@ -69,9 +69,7 @@ def check_outputs(paths, folder, suffix):
 
 
 def write_outputs(outputs, contents):
-    """Writes bytes to the files that `check_outputs` gave."""
+    """Writes bytes to the files that `check_outputs` gave, all or none."""
     from haim_tf import files
 
-    outputs[0].parent.mkdir(exist_ok=True)
-    for output, content in zip(outputs, contents, strict=True):
-        files.write_file(output, lambda file, content=content: file.write(content))
+    files.write_files(dict(zip(outputs, contents, strict=True)))

@@ -1,7 +1,8 @@
 """Encodes images into the codes of every level, in an .npz file.
 
-It holds codes_1 (the finest), ..., int32 (N, h, w), and, where the data has them, labels and class_names:
-those of the model, found by name, or the data's own where the model does not have all of its classes.
+It holds codes_1 (the finest), ..., int32 (N, h, w); where the data has them, labels and class_names, those of
+the model, found by name, or the data's own where the model does not have all of its classes; and the paths of
+the images' files where each is a file.
 """
 
 from absl import flags
@@ -48,7 +49,7 @@ def main(argv):
     codes = {
         f"codes_{i}": np.concatenate(grids) for i, grids in enumerate(zip(*batches, strict=True), start=1)
     }
-    labels = None if source.labels is None else source.labels[:count]
+    labels, paths = (None if known is None else known[:count] for known in (source.labels, source.paths))
     names = None if labels is None else source.class_names
-    write_arrays(output, **codes, labels=labels, class_names=names)
+    write_arrays(output, **codes, labels=labels, class_names=names, paths=paths)
     print(f"codes of {count} images in {output}: {', '.join(f'{k} {v.shape}' for k, v in codes.items())}")

@@ -2,10 +2,10 @@
 
 import math
 import os
-from pathlib import Path
 
 import numpy as np
 
+from haim_tf import files
 from haim_tf.checks import require_int
 
 _GAP = 2  # Pixels between images, white.
@@ -29,7 +29,7 @@ def save_grid(images: np.ndarray, path: str | os.PathLike, columns: int | None =
     """
     from PIL import Image
 
-    images, path = np.asarray(images), Path(path)
+    images, path = np.asarray(images), files.absolute(path)
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3) or 0 in images.shape:
         raise ValueError(
             f"images must be uint8 (B, H, W, C), C 1 or 3, got {images.dtype} of shape {images.shape}"
@@ -37,8 +37,7 @@ def save_grid(images: np.ndarray, path: str | os.PathLike, columns: int | None =
     columns = require_int("columns", columns, low=1, optional=True)
     if path.suffix.lower() != ".png" or path.is_dir():
         raise ValueError(f"path must be a file that ends in .png, got {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
+    files.check_folder_above(path)
 
     count, height, width, channels = images.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
@@ -47,11 +46,5 @@ def save_grid(images: np.ndarray, path: str | os.PathLike, columns: int | None =
     for i, image in enumerate(images):
         top, left = i // columns * (height + _GAP), i % columns * (width + _GAP)
         sheet[top : top + height, left : left + width] = image
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(unfinished, format="PNG")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    files.write_file(path, lambda file: picture.save(file, format="PNG"))

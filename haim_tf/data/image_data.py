@@ -7,6 +7,7 @@ import numpy as np
 
 from haim_tf.checks import require_int
 from haim_tf.data.image_files import ImageFiles, ImageShape
+from haim_tf.data.splits import ALL
 
 # How many images, evenly spaced, stand for all of them.
 FINGERPRINT_IMAGES = 1000
@@ -23,16 +24,21 @@ class ImageData:
         labels: (N,) or (N, 1) integers, 0 or more; or None.
         class_names: the name of each label's class, or None.
         name: what the data is called in messages.
+        split: which part of its source it is.
 
     Attributes:
         images: (N, H, W, C), uint8. An int array as index gives (n, H, W, C). Files are decoded on access.
         labels: (N,) int32, or None.
         class_names: a list of str, or None.
         image_shape: `(H, W, C)`.
-        name: as given.
+        paths: (N,) str array, the absolute path of each image's file; None: the images are not of files each.
+        name: as given; bytes in it that are no UTF-8 are written out.
+        split: as given; of data from `load` what was really read: the split that was found, "all" where the
+            source has none, and the slice of it, such as "test[:50%]" or "all[90%:]".
 
     Raises:
-        ValueError: a wrong rank, shape, dtype or value; labels that do not fit images or class names.
+        ValueError: a wrong rank, shape, dtype or value; labels that do not fit images or class names; class
+            names that are no UTF-8.
 
     Example:
         >>> data = ImageData(np.zeros((5, 28, 28), "uint8"), labels=[0, 1, 2, 1, 0])
@@ -46,10 +52,12 @@ class ImageData:
         labels: Sequence[int] | np.ndarray | None = None,
         class_names: Sequence[str] | None = None,
         name: str = "images",
+        split: str = ALL,
     ):
-        self.name = str(name)
+        self.name = printable(str(name))
+        self.split = split
         self.images = images if isinstance(images, ImageFiles) else check_images(images, self.name)
-        self.class_names = None if class_names is None else [str(c) for c in class_names]
+        self.class_names = None if class_names is None else [self._check_name(c) for c in class_names]
         self.labels = None if labels is None else self._check_labels(labels)
 
     def __len__(self) -> int:
@@ -58,6 +66,10 @@ class ImageData:
     @property
     def image_shape(self) -> ImageShape:
         return tuple(self.images.shape[1:])
+
+    @property
+    def paths(self) -> np.ndarray | None:
+        return self.images.paths.astype(str) if isinstance(self.images, ImageFiles) else None
 
     def split_off(self, count: int) -> tuple["ImageData", "ImageData"]:
         """All but the last `count` images, and the last `count`, as two `ImageData`.
@@ -70,7 +82,7 @@ class ImageData:
         def part(rows):
             images = self.images.part(rows) if isinstance(self.images, ImageFiles) else self.images[rows]
             labels = None if self.labels is None else self.labels[rows]
-            return ImageData(images, labels, self.class_names, self.name)
+            return ImageData(images, labels, self.class_names, self.name, self.split)
 
         return part(slice(None, -count)), part(slice(-count, None))
 
@@ -78,7 +90,7 @@ class ImageData:
         self, labels: Sequence[int] | np.ndarray, class_names: Sequence[str] | None
     ) -> "ImageData":
         """The same images with other labels, int (N,), and class names."""
-        return ImageData(self.images, labels, class_names, self.name)
+        return ImageData(self.images, labels, class_names, self.name, self.split)
 
     def fingerprint(self) -> dict:
         """What these images are, to tell them from others: a dict of the number of `images`, the
@@ -99,6 +111,16 @@ class ImageData:
     def __repr__(self):
         return f"<ImageData {self.name!r}: {len(self)} images of shape {self.image_shape}>"
 
+    def _check_name(self, name):
+        """A class' name as str; JSON, cards and terminals take no other than UTF-8."""
+        try:
+            name = name.decode() if isinstance(name, bytes) else str(name)
+            name.encode()
+        except UnicodeError:
+            shown = name if isinstance(name, bytes) else printable(name)
+            raise ValueError(f"{self.name}: class names must be UTF-8, got {shown!r}") from None
+        return name
+
     def _check_labels(self, labels):
         labels = np.asarray(labels)
         if labels.ndim == 2 and labels.shape[1] == 1:
@@ -113,6 +135,11 @@ class ImageData:
         if labels.min() < 0 or labels.max() > limit:
             raise ValueError(f"{self.name}: labels must be in 0..{limit}, got {labels.min()}..{labels.max()}")
         return labels.astype("int32")
+
+
+def printable(text: str) -> str:
+    """A text that any file and terminal takes: bytes of a path that are no UTF-8 are written out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def check_images(images: np.ndarray, name: str) -> np.ndarray:

@@ -19,6 +19,8 @@ ImageShape = tuple[int, int, int]
 _GREY_MODES = ("1", "L", "LA")
 # What Pillow would clip to 8 bits without a word.
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+# Formats that hold 8 bits per channel and no more; how to tell of the others, `_bits_per_channel` knows.
+_EIGHT_BIT_FORMATS = ("JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TGA", "PCX")
 
 
 class ImageFiles:
@@ -30,12 +32,13 @@ class ImageFiles:
             the same for all, with 1 channel if every file is grey, otherwise 3.
 
     Raises:
-        ValueError: sizes that differ; more than 8 bits per channel; a file that is no image (found at once,
-            from its header) or whose pixels cannot be decoded (found on access).
+        ValueError: sizes that differ; more than 8 bits per channel, or who knows how many; a file that is no
+            image (found at once, from its header) or whose pixels cannot be decoded (found on access).
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike], image_shape: ImageShape | None = None):
-        self.paths = np.array([str(path) for path in paths], dtype=object)
+        # Absolute, for they are read later on, wherever the process is then.
+        self.paths = np.array([os.path.abspath(path) for path in paths], dtype=object)
         headers = [_read_header(path) for path in progress(self.paths, "image headers")]
         if image_shape is None:
             first = width, height = headers[0][0]
@@ -80,20 +83,32 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
 
     Raises:
         ValueError: a file that is no image, or one that needs more than `channels`: 1 for grey, 3 for colour
-            (palettes too); with alpha, or more than 8 bits per channel.
+            (palettes too); with transparency, several pictures (animations, pages), more than 8 bits per
+            channel, or of a format of which that cannot be told.
     """
     from PIL import Image
 
     with reading(path, "an image"), Image.open(path) as image:
-        image.load()
-    if image.mode == "P" and "transparency" not in image.info:
-        image = image.convert("RGB")
+        bits, frames = _bits_per_channel(image, path), getattr(image, "n_frames", 1)
+        if frames == 1 and bits is not None and bits <= 8:
+            image.load()
     wanted = {1: "L", 3: "RGB"}[channels]
+    accepted = (
+        f"{path} must be an image of {channels} channel{'s' if channels > 1 else ''} of 8 bits (mode "
+        f"{wanted}), for converting it would change it, got"
+    )
+    if frames > 1:
+        raise ValueError(f"{accepted} {frames} pictures in one file")
+    if bits is None:
+        raise ValueError(f"{accepted} the format {image.format}, whose bits per channel are unknown")
+    if bits > 8:
+        raise ValueError(f"{accepted} {bits} bits per channel")
+    if "transparency" in image.info:
+        raise ValueError(f"{accepted} mode {image.mode} with transparency")
+    if image.mode == "P" and image.palette.mode == "RGB":
+        image = image.convert("RGB")
     if image.mode != wanted:
-        raise ValueError(
-            f"{path} must be an image of {channels} channel{'s' if channels > 1 else ''} of 8 bits (mode "
-            f"{wanted}), for converting it would change it, got mode {image.mode}"
-        )
+        raise ValueError(f"{accepted} mode {image.mode}")
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
@@ -102,10 +117,31 @@ def _read_header(path):
     from PIL import Image
 
     with reading(path, "an image"), Image.open(path) as image:
-        size, mode = image.size, image.mode
-    if mode in _DEEP_MODES:
-        raise ValueError(f"{path} must be an 8-bit image, got mode {mode}")
+        size, mode, bits = image.size, image.mode, _bits_per_channel(image, path)
+    if bits is None or bits > 8:
+        found = f"the format {image.format}" if bits is None else f"{bits} bits per channel"
+        raise ValueError(f"{path} must be an 8-bit image, got {found} (mode {mode})")
     return size, mode in _GREY_MODES
+
+
+def _bits_per_channel(image, path):
+    """How many bits a channel has in the file of an opened image, or None where that cannot be told.
+
+    Its mode does not tell: Pillow reads PNG and TIFF files of 3 x 16 bits as RGB, of 8.
+    """
+    if image.mode in _DEEP_MODES:
+        return 16 if image.mode.startswith("I;16") else 32
+    if image.format in _EIGHT_BIT_FORMATS:
+        return 8
+    if image.format == "PNG":
+        with open(path, "rb") as file:
+            return file.read(25)[24]  # Of the chunk that comes first, IHDR.
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,)))  # BitsPerSample.
+    if image.format == "PPM":
+        args = image.tile[0].args  # Rescaled from another greatest value than 255, which follows the mode.
+        return 8 if isinstance(args, str) or args[1] in (0, 255) else int(args[1]).bit_length()
+    return None
 
 
 def fit_image(image: "PIL.Image.Image", image_shape: ImageShape) -> np.ndarray:

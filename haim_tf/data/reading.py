@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 
 
@@ -20,3 +21,9 @@ def progress(items: Iterable, name: str, total: int | None = None) -> Iterable:
     from tqdm import tqdm
 
     return tqdm(items, desc=f"Reading {name}", total=total, unit=" images", delay=1)
+
+
+def say(sentence: str) -> None:
+    """A line on stderr of what is worth knowing and no error."""
+    line = " ".join(f"haim_tf: {sentence}".split()).encode(errors="backslashreplace").decode()
+    print(line, file=sys.stderr, flush=True)

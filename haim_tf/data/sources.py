@@ -1,8 +1,8 @@
 """`load`: one call that reads images from TFDS, from a folder, or from `.npz` and `.npy` files."""
 
 import os
-from pathlib import Path
 
+from haim_tf import files
 from haim_tf.checks import require_int
 from haim_tf.data import arrays, folders, tfds_sets
 from haim_tf.data.image_data import ImageData, ImageShape
@@ -18,8 +18,10 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
 
     Args:
         source: one of
-            - a folder: `root/<class>/*.png`, or `root/*.png` without labels (also jpg, jpeg, webp, bmp), or
-              either of them below `root/<split>/` if that is there. Files are decoded on access, their EXIF
+            - a folder: `root/<class>/*.png`, or `root/*.png` without labels (also jpg, jpeg, webp, bmp; other
+              files are left out, and counted in a line on stderr), or either of them below `root/<split>/`.
+              Its folders are splits where all are named like splits ("train", "validation", "val", "test",
+              or `split`), or where those that are hold classes. Files are decoded on access, their EXIF
               rotation ignored. With classes, the images come in a fixed shuffled order, so that every slice
               mixes the classes;
             - a folder with `<split>_images.npy`, and optionally `<split>_labels.npy` and `classes.json` (a
@@ -31,14 +33,17 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
             - if no such file or folder exists, the name of a TFDS data set with a feature `image` and, for
               labels, `label`. Kept where TFDS keeps its data (`TFDS_DATA_DIR`), and read into memory.
         split: "train", or one of "validation", "val", "test", which stand in for each other where the one
-            asked for is not there. A source without splits is taken whole for any name. A slice may follow,
-            in images or percent: "train[:90%]", "train[-1000:]". TFDS takes all that it understands itself.
+            asked for is not there. A source without splits is taken whole for any name, which "all" says best
+            (of held-out images a line on stderr says so). A slice may follow, in images or percent:
+            "train[:90%]", "train[-1000:]"; without splits "all[:90%]" to train on and "all[90%:]" to measure
+            on. TFDS takes all that it understands itself.
         image_shape: `(H, W, C)` that every image is brought to: converted to grey or RGB as Pillow does
             (alpha is dropped), cropped around its centre to the aspect ratio, resized with the antialiasing
             Lanczos filter. None: as they are.
 
     Returns:
-        An `ImageData`, its images uint8 (N, H, W, C).
+        An `ImageData`, its images uint8 (N, H, W, C); its `split` says which part was really read, its
+        `paths` which files it is from.
 
     Raises:
         FileNotFoundError: no such file or folder, or a TFDS data set that cannot be downloaded.
@@ -50,7 +55,7 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"{_ACCEPTED}, got {type(source).__name__}")
     image_shape = _check_image_shape(image_shape)
-    path = Path(source).expanduser()
+    path = files.expanded(source)
     try:
         if path.is_dir():
             return folders.load_folder(path, split, image_shape)
@@ -64,7 +69,7 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
         raise ValueError(f"cannot read {error.filename or path}: permission denied") from error
     # A TFDS name may hold a slash, but does not start like a path or end like a file.
     if not isinstance(source, str) or source[:1] in ("/", ".", "~") or path.suffix in (".npz", ".npy"):
-        raise FileNotFoundError(f"there is no file or folder {str(path)!r}: {_ACCEPTED}")
+        raise FileNotFoundError(f"there is no file or folder {str(source)!r}: {_ACCEPTED}")
     return tfds_sets.load_tfds(source, split, image_shape, _ACCEPTED)
 
 

@@ -3,6 +3,10 @@
 import re
 from collections.abc import Collection, Container
 
+from haim_tf.data.reading import say
+
+# What a source without splits is, whatever it is asked for.
+ALL = "all"
 HELD_OUT = ("validation", "val", "test")
 _SPLIT = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
@@ -13,6 +17,20 @@ def parse_split(split: str) -> tuple[str, tuple[str | None, str | None]]:
     if not match:
         raise ValueError(f"split must be name or name[a:b], a and b images or percent, got {split!r}")
     return match[1], match.groups()[1:]
+
+
+def describe(split: str, bounds: tuple[str | None, str | None]) -> str:
+    """`("train", (None, "90%"))` -> `"train[:90%]"`, what `parse_split` took apart."""
+    return split if bounds == (None, None) else "{}[{}:{}]".format(split, *(bound or "" for bound in bounds))
+
+
+def warn_without_splits(split: str, bounds: tuple[str | None, str | None], name: str, count: int) -> None:
+    """Says that the whole of a source stands for a part kept out of training, where that is so."""
+    if split in HELD_OUT and bounds == (None, None):
+        say(
+            f"{name} has no splits: {split!r} is all of its {count} images, those trained on among them; "
+            f"{ALL}[:90%] and {ALL}[90%:], for example, are parts that share none"
+        )
 
 
 def to_slice(bounds: tuple[str | None, str | None], count: int, name: str) -> slice:

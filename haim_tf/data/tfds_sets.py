@@ -46,7 +46,7 @@ def load_tfds(name: str, split: str, image_shape: ImageShape | None, accepted: s
         images, labels = _gather(progress(examples, name, total), image_shape, name)
     except tf.errors.OpError as error:
         raise ValueError(f"the TFDS data set in {builder.data_dir} is damaged: {_line(error)}") from error
-    return ImageData(images, None if class_names is None else labels, class_names, name)
+    return ImageData(images, None if class_names is None else labels, class_names, name, split)
 
 
 def _gather(examples, image_shape, name):

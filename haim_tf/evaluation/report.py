@@ -81,8 +81,8 @@ def evaluate_and_score(
 
     Returns:
         `(report, columns)`: the dict of `evaluate`, of class-conditional models with `label_posterior` (see
-        `scores.summary`); and a dict of arrays `(num,)`, `image`, the image's index in the data, then those
-        that `scores.score` gives.
+        `scores.summary`); and a dict of arrays `(num,)`, `image`, the image's index in the data, `path`, its
+        file, where it has one of its own, then those that `scores.score` gives.
 
     Example:
         >>> model = haim_tf.load("debug")
@@ -162,7 +162,8 @@ def _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_l
         }
     if by_label:
         report["label_posterior"] = scores.summary(columns)
-    return report, {"image": chosen, **columns}
+    paths = {} if data.paths is None else {"path": data.paths[chosen]}
+    return report, {"image": chosen, **paths, **columns}
 
 
 def _measure(model, images, labels, by_label):

@@ -6,6 +6,7 @@ The label enters the prior only, so that encoder and main decoders run once for 
 import csv
 import io
 import math
+import os
 from os import PathLike
 
 import numpy as np
@@ -113,13 +114,14 @@ def summary(scores: dict[str, np.ndarray]) -> dict:
 
 
 def write_csv(path: str | PathLike, columns: dict[str, np.ndarray]) -> None:
-    """Writes a dict of arrays `(B,)` to a CSV file with a header, never half-written."""
+    """Writes a dict of arrays `(B,)`, numbers or texts, to a CSV file with a header, never half-written;
+    paths that are no UTF-8 keep their bytes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-        writer.writerow([x if isinstance(x, np.integer) else f"{x:.6g}" for x in row])
-    files.write_file(path, lambda file: file.write(text.getvalue().encode()))
+        writer.writerow([x if isinstance(x, (np.integer, str)) else f"{x:.6g}" for x in row])
+    files.write_file(path, lambda file: file.write(os.fsencode(text.getvalue())))
 
 
 def _parts(model, images, batch_size):

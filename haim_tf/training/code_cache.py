@@ -9,7 +9,7 @@ import numpy as np
 
 from haim_tf import progress
 from haim_tf.data import in_order
-from haim_tf.files import write_file
+from haim_tf.files import write_arrays
 
 BATCH_SIZE = 256
 
@@ -40,7 +40,7 @@ def cached_codes(model, images, path, mirrored=False, verbose=True):
     except Exception:  # Absent, or damaged in one of the many ways a zip file can be: it is only a cache.
         pass
     codes = _encode_all(model, images, mirrored, verbose)
-    write_file(path, lambda file: np.savez(file, key=key, **dict(zip(names, codes, strict=True))))
+    write_arrays(path, {"key": np.array(key), **dict(zip(names, codes, strict=True))})
     return codes
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from haim_tf.data import save_grid
-from haim_tf.files import read_json, write_file, write_json
+from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
 
 
 class RunFolder:
@@ -39,7 +39,7 @@ class RunFolder:
     """
 
     def __init__(self, folder, recipe, resume=True, writes=True, data=None):
-        self.folder = pathlib.Path(folder).expanduser().absolute()
+        self.folder = absolute(folder)
         self.recipe = recipe
         self.writes = writes
         self.position = {"stage": 0, "step": 0}
@@ -105,7 +105,7 @@ class RunFolder:
             self._log_to_tensorboard(row)
         meta = {"position": self.position, "rows": self.rows, "model": self.model_arguments}
         meta = json.dumps(meta)
-        write_file(self.folder / "checkpoint.npz", lambda file: np.savez(file, meta=meta, **self._state))
+        write_arrays(self.folder / "checkpoint.npz", {"meta": np.array(meta), **self._state})
         write_file(self.folder / "metrics.csv", self._write_log)
 
     def restore(self, model):

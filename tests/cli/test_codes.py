@@ -36,6 +36,21 @@ def test_encode(run, images):
         assert set(arrays) == {"codes_1", "codes_2"} and len(arrays["codes_1"]) == 7
 
 
+def test_encode_tells_which_file_has_which_codes(run, images, tmp_path):
+    for i, image in enumerate(images):
+        path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    code, _, errors = run("encode", "--model=debug", "--data=pictures", "--num=5")
+    assert code == 0 and "labels stay those of the data" in errors
+    with np.load("codes.npz") as arrays:
+        read = np.stack([np.asarray(Image.open(path)) for path in arrays["paths"]])
+        assert ["ab"[label] for label in arrays["labels"]] == [
+            path.split("/")[-2] for path in arrays["paths"]
+        ]
+        np.testing.assert_array_equal(arrays["codes_1"], haim_tf.load("debug").encode(read)[0])
+
+
 def test_reconstruct(run, images):
     code, output, errors = run("reconstruct", "--model=debug", "--data=data.npz", "--split=train", "--num=2")
     assert (code, errors) == (0, "")

@@ -60,3 +60,10 @@ def test_without_labels(images):
     np.testing.assert_allclose(found["total"], model.bits_per_dim(images), rtol=1e-5)
     with pytest.raises(ValueError, match="not class-conditional"):
         scores.label_log_probs(model, images)
+
+
+def test_paths_are_written_as_they_are(tmp_path):
+    paths = np.array(["/a, b/1.png", "/caf\udce9/2.png"])
+    scores.write_csv(tmp_path / "scores.csv", {"image": np.arange(2), "path": paths, "total": np.ones(2)})
+    lines = (tmp_path / "scores.csv").read_bytes().split(b"\n")
+    assert lines[:3] == [b"image,path,total", b'0,"/a, b/1.png",1', b"1,/caf\xe9/2.png,1"]
