@@ -28,7 +28,12 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run", None, "Output folder of a training, preset folder, or .keras file.", required=True)
-flags.DEFINE_string("output", None, "The preset folder, a new one; its name is the model's.", required=True)
+flags.DEFINE_string(
+    "output",
+    None,
+    "The preset folder, a new one, made with those above it; its name is the model's.",
+    required=True,
+)
 flags.DEFINE_enum("precision", "float32", ["float32", "float16"], "Of the weights in the file.")
 flags.DEFINE_string("about", None, "JSON file with description, dataset, limits, class_names, training.")
 flags.DEFINE_string(
@@ -102,7 +107,9 @@ def publish(
     import haim_tf
     from haim_tf import evaluation, files, presets
 
-    output = files.check_new_file(Path(output).absolute())
+    output = Path(output).expanduser().absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output = files.check_new_file(output)
     model, known = _read(Path(run))
     metadata = {"pretrained": known.get("pretrained", True)}
     told = files.read_json(about) if about else {}
