@@ -11,7 +11,7 @@ import pytest
 import haim_tf
 from haim_tf import evaluation, presets
 
-SCRIPT = Path(__file__).resolve().parents[1] / "export/publish_preset.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "export/publish_preset.py"
 NETWORK = {"width": 4, "blocks": 1, "heads": 1}
 ABOUT = {"description": "Noise.", "dataset": {"name": "dice", "terms": "none"}, "limits": ["Only noise."]}
 
