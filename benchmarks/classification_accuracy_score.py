@@ -41,7 +41,9 @@ flags.DEFINE_multi_float(
 flags.DEFINE_multi_float("top_p", None, "The same.")
 flags.DEFINE_float("guidance", None, "By default the model's own.")
 flags.DEFINE_bool("plain", False, "Sample the model's distribution: temperature, top_p and guidance 1.")
-flags.DEFINE_integer("seed", 0, "Seed of labels, samples and trainings.", lower_bound=0)
+flags.DEFINE_integer(
+    "seed", 0, "Seed of labels, samples and trainings.", lower_bound=0, upper_bound=2**31 - 1
+)
 flags.DEFINE_integer("batch_size", 250, "Images sampled at once.", lower_bound=1)
 flags.DEFINE_integer("steps", 2000, "Steps of each training, 128 images each.", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file for the figures, a new one.", required=True)
@@ -57,6 +59,7 @@ def main(argv):
     model = presets.load(FLAGS.model)
     if model.num_classes is None:
         raise ValueError(f"{FLAGS.model} is not class-conditional: its samples have no labels to learn")
+    evaluation.check_weights(model)
     classes = chosen_classes(model)
     val_data = FLAGS.val_data or FLAGS.data
     train, val, scored = (

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from haim_tf.checks import check_per_level
+from haim_tf.class_names import labels_of
 from haim_tf.models import inputs
 
 # Samples of one compiled program: whatever number is asked for is drawn in chunks of at most this many.
@@ -20,10 +21,11 @@ class _ModelDistribution(tfp.distributions.Distribution):
 
     def __init__(self, model, labels, temperature, dtype, event_shape, name):
         parameters = {"model": model, "labels": labels, "temperature": temperature, "name": name}
-        count = 1 if labels is None or np.ndim(labels) == 0 else len(labels)
         if labels is not None:
-            checked = inputs.check_labels(labels, model.num_classes, count, model.class_names)
-            labels = checked if np.ndim(labels) else checked[0]
+            shape = np.shape(labels)
+            flat = labels_of(labels, model.class_names).reshape(-1)
+            flat = flat if flat.size else flat.astype("int32")
+            labels = inputs.check_labels(flat, model.num_classes, flat.size).reshape(shape)
         networks = model.num_levels + 1
         self.model = model
         self.labels = labels
@@ -40,7 +42,14 @@ class _ModelDistribution(tfp.distributions.Distribution):
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
-        return {}
+        return {"labels": tfp.util.ParameterProperties(event_ndims=0)}
+
+    def __getitem__(self, slices):
+        """The distribution of some of the labels, or of their batch in another shape."""
+        if self.labels is not None:
+            return self.copy(labels=self.labels[slices])
+        shape = np.empty(())[slices].shape
+        return self.copy() if shape == () else tfp.distributions.BatchReshape(self, shape)
 
     def _batch_shape(self):
         return tf.TensorShape(np.shape(self.labels) if self.labels is not None else ())
@@ -54,15 +63,31 @@ class _ModelDistribution(tfp.distributions.Distribution):
     def _event_shape_tensor(self):
         return tf.constant(self._shape, "int32")
 
+    def _call_log_prob(self, value, name, **options):
+        _check_type(value)
+        return super()._call_log_prob(value, name, **options)
+
+    def _call_prob(self, value, name, **options):
+        _check_type(value)
+        return super()._call_prob(value, name, **options)
+
     def _log_prob(self, value):
         if any(t != 1.0 for t in self._temperatures()):
             raise ValueError(
                 f"log_prob is that of the model as trained, at temperature 1; this distribution samples at "
                 f"{self.temperature}"
             )
-        value = tf.cast(tf.convert_to_tensor(value), self.dtype)
+        value = tf.convert_to_tensor(value)
+        if not value.shape[-len(self._shape) :].is_compatible_with(self._shape):
+            wanted = ", ".join(["..."] + [str(side) for side in self._shape])
+            raise ValueError(f"value must have shape ({wanted}), got {tuple(value.shape)}")
+        if hasattr(value, "numpy"):  # In graphs values are not known yet.
+            self._check_values(value.numpy())
+        value = tf.cast(value, self.dtype)
         lead = tf.broadcast_dynamic_shape(tf.shape(value)[: -len(self._shape)], self._batch_shape_tensor())
         value = tf.broadcast_to(value, tf.concat([lead, self._shape], 0))
+        if value.shape.num_elements() == 0:
+            return tf.zeros(lead, "float32")
         labels = None if self.labels is None else tf.reshape(tf.broadcast_to(self.labels, lead), [-1])
         flat = tf.reshape(value, [-1, *self._shape])
         log_prob = tf.reshape(self._log_prob_given(flat, labels), lead)
@@ -70,8 +95,7 @@ class _ModelDistribution(tfp.distributions.Distribution):
         return log_prob
 
     def _sample_n(self, n, seed=None):
-        batch = self._batch_shape().as_list()
-        each = batch[0] if batch else 1
+        each = int(np.prod(self._batch_shape().as_list(), dtype="int64"))
         total = n * each
         static = tf.get_static_value(total)
         # Powers of two, so that other numbers of samples seldom need another program.
@@ -120,20 +144,22 @@ class ImageDistribution(_ModelDistribution):
 
     Args:
         model: a `HierarchicalModel`.
-        labels: of a class-conditional model: one int (batch shape `()`), ints `(N,)` (batch shape `(N,)`, a
-            distribution a label), or `None`: every label equally likely, summed over.
+        labels: of a class-conditional model: ints of any shape, or names of classes (that is the batch shape,
+            a distribution a label; `()` of one int), or `None`: every label equally likely, summed over.
         temperature: of samples; one value, or one a level (finest first) and one for the prior. `log_prob`
             is known at temperature 1 only.
 
-    Event: float32 `(H, W, C)`, whole numbers in 0..255 (others are rounded; outside, `log_prob` is -inf).
+    Event: float32 `(H, W, C)`, whole numbers in 0..255 (others are rounded; outside, `log_prob` is -inf). In
+    eager mode `log_prob` refuses what `model.log_prob` does: fractions all in 0..1, and what is not finite.
 
     Seeds: `sample(n, seed=s)` with an int `s` and labels that are given is what `model.sample(n, labels,
     seed=s, temperature=1.0, top_p=1.0, guidance=1.0)` is, every time, or what that is at the `temperature`
-    given here (with labels `(N,)`, sample i of label j has the seed pair (s, i N + j)). A stateless seed, two
-    int32, gives the same samples every time as well; `None` draws a seed.
+    given here (with N labels, sample i of label j, in row-major order, has the seed pair (s, i N + j)). A
+    stateless seed, two int32, gives the same samples every time as well; `None` draws a seed.
 
     Raises:
-        ValueError: labels or temperature that do not fit the model; `log_prob` at another temperature.
+        ValueError: labels or temperature that do not fit the model; `log_prob` at another temperature, or of
+            what is no image of the model.
 
     Example:
         >>> model = haim_tf.load("debug")
@@ -146,13 +172,26 @@ class ImageDistribution(_ModelDistribution):
     def __init__(self, model, labels=None, temperature=1.0, name="ImageDistribution"):
         super().__init__(model, labels, temperature, tf.float32, model.image_shape, name)
 
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return super()._parameter_properties(dtype, num_classes)
+
     def _temperatures(self):
         return self.temperature
 
     def _log_prob_given(self, images, labels):
-        inside = tf.reduce_all((tf.round(images) >= 0.0) & (tf.round(images) <= 255.0), [1, 2, 3])
+        inside = tf.reduce_all((images >= 0.0) & (images <= 255.0), [1, 2, 3])
         log_prob = self._bound(tf.clip_by_value(images, 0.0, 255.0), labels)
         return tf.where(inside, log_prob, -np.inf)
+
+    def _check_values(self, images):
+        if not np.isfinite(images).all():
+            raise ValueError("images must be finite, got NaN or infinity")
+        if images.size and images.min() >= 0 and inputs.looks_scaled(images):
+            raise ValueError(
+                f"images must lie in 0..255, got fractions of at most {images.max():.3g}: "
+                "multiply images in 0..1 by 255"
+            )
 
     def _bound(self, images, labels):
         if labels is not None or not self.model.num_classes:
@@ -175,7 +214,8 @@ class PriorDistribution(_ModelDistribution):
         model: a `HierarchicalModel`; of one without levels, the prior is over the pixels.
         labels, temperature: as for `ImageDistribution`; of a list of temperatures the prior's is the last.
 
-    Event: int32 `(h_L, w_L)`, codes in 0..K_L-1. Seeds are as for `ImageDistribution`.
+    Event: int32 `(h_L, w_L)`, codes in 0..K_L-1 (outside, `log_prob` is -inf). Seeds are as for
+    `ImageDistribution`.
 
     Example:
         >>> prior = haim_tf.load("debug").prior_distribution(labels=3)
@@ -187,16 +227,37 @@ class PriorDistribution(_ModelDistribution):
         shape = model.grid_shapes[-1] if model.num_levels else model.image_shape
         super().__init__(model, labels, temperature, tf.int32, shape, name)
 
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return super()._parameter_properties(dtype, num_classes)
+
     def _temperatures(self):
         return self.temperature[-1:]
 
     def _log_prob_given(self, codes, labels):
+        size = self.model.codebook_sizes[-1] if self.model.num_levels else 256
+        flat = tf.reshape(codes, [tf.shape(codes)[0], -1])
+        inside = tf.reduce_all((flat >= 0) & (flat < size), 1)
+        codes = tf.clip_by_value(codes, 0, size - 1)
         if labels is not None or not self.model.num_classes:
-            return self.model._log_probs_of_top(codes, labels)
-        return _mean_over_labels(self.model._log_probs_of_top_by_label(codes))
+            log_prob = self.model._log_probs_of_top(codes, labels)
+        else:
+            log_prob = _mean_over_labels(self.model._log_probs_of_top_by_label(codes))
+        return tf.where(inside, log_prob, -np.inf)
+
+    def _check_values(self, codes):
+        if not np.isfinite(codes).all() or (codes != np.round(codes)).any():
+            raise ValueError(f"codes must be whole numbers, got {codes.dtype} with others among them")
 
     def _draw(self, seeds, labels):
         return tf.reshape(_draw_top(self.model, seeds, self.temperature, labels), [-1, *self._shape])
+
+
+def _check_type(value):
+    """Refuses what is no number, which TensorFlow would convert."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and not (tf.as_dtype(dtype).is_integer or tf.as_dtype(dtype).is_floating):
+        raise ValueError(f"value must be of ints or floats, got dtype {tf.as_dtype(dtype).name}")
 
 
 def _mean_over_labels(log_probs):

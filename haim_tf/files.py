@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable
@@ -127,9 +128,30 @@ def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray], compres
     write_file(path, write)
 
 
+def check_finite(value: Any, name: str = "") -> None:
+    """A ValueError that names the first figure in nested dicts and lists that is NaN or infinite.
+
+    Example:
+        >>> check_finite({"levels": [{"error": float("nan")}]})
+        Traceback (most recent call last):
+        ValueError: levels.0.error must be a finite number, got nan
+    """
+    if isinstance(value, (dict, list, tuple)):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in parts:
+            check_finite(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name or 'the figure'} must be a finite number, got {value}")
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON, never half-written."""
-    write_file(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+    """Writes a value as JSON, never half-written.
+
+    Raises:
+        ValueError: it cannot be written, or holds NaN or infinity, which JSON has no word for.
+    """
+    check_finite(value)
+    write_file(path, lambda file: file.write((json.dumps(value, indent=2, allow_nan=False) + "\n").encode()))
 
 
 def read_json(path: str | os.PathLike) -> Any:

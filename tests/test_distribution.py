@@ -198,3 +198,67 @@ def test_log_prob_is_known_at_temperature_1_only(model, images):
         model.as_distribution(2, temperature=0.9).log_prob(images.astype("float32"))
     prior = model.prior_distribution(2, temperature=[0.5, 1.0])
     assert np.isfinite(prior.log_prob(prior.sample(4, seed=0))).all()
+
+
+def test_slices_and_copies_are_those_of_the_labels(model, images):
+    values = images[0].astype("float32")
+    for make in (model.as_distribution, model.prior_distribution):
+        grid = make([[0, 1, 2], [3, 2, 1]])
+        event = grid.event_shape
+        value = values if len(event) == 3 else np.array([[0, 1], [2, 3]])
+        every = grid.log_prob(value)
+        assert grid.batch_shape == every.shape == (2, 3) and grid.sample(4, seed=0).shape == (4, 2, 3, *event)
+        assert len(set(every.numpy()[0])) == 3
+        for place in (0, (1, 2), (slice(None), 1), (..., slice(1, None)), (slice(None), None, 0), np.s_[:0]):
+            part = grid[place]
+            assert part.batch_shape == every.numpy()[place].shape
+            np.testing.assert_allclose(part.log_prob(value), every.numpy()[place], rtol=1e-5)
+            assert part.sample(2, seed=0).shape == (2, *part.batch_shape, *event)
+        changed = grid.copy(labels=[3, 1], temperature=0.5)
+        assert changed.batch_shape == (2,) and changed.temperature == [0.5, 0.5]
+        unknown = make()
+        assert unknown.copy().batch_shape == unknown[...].batch_shape == ()
+        assert unknown[None].sample(2, seed=0).shape == (2, 1, *event)
+
+
+def test_shapes_inside_other_distributions(model):
+    for make in (model.as_distribution, model.prior_distribution):
+        grid, one = make([[0, 1, 2], [3, 2, 1]]), make(2)
+        event = tuple(one.event_shape)
+        for distribution, batch, inner in (
+            (tfd.Independent(grid, 1), (2,), (3, *event)),
+            (tfd.Independent(grid, 1)[0], (), (3, *event)),
+            (tfd.Sample(grid, 2), (2, 3), (2, *event)),
+            (tfd.Sample(grid, [2])[:, 1], (2,), (2, *event)),
+            (tfd.BatchBroadcast(one, [2, 3]), (2, 3), event),
+            (tfd.BatchBroadcast(grid[0], [4, 3]), (4, 3), event),
+            (tfd.BatchReshape(grid, [6]), (6,), event),
+        ):
+            assert (distribution.batch_shape, distribution.event_shape) == (batch, inner)
+            for shape in ((), (2,), (2, 1)):
+                sample = distribution.sample(shape, seed=(0, 1))
+                assert sample.shape == (*shape, *batch, *inner)
+                assert distribution.log_prob(sample).shape == (*shape, *batch)
+
+
+def test_accepts_and_refuses_the_images_that_the_model_does(model):
+    distribution = model.as_distribution(2)
+    for values in (
+        np.full((1, *SHAPE), 0.5, "float32"),
+        np.full((1, *SHAPE), np.nan),
+        np.full((1, *SHAPE), np.inf),
+        np.zeros((1, *SHAPE), bool),
+        np.zeros((1, 5, 4, 1)),
+        np.zeros((1, 1, 1, 1)),
+    ):
+        with pytest.raises(ValueError, match="images must"):
+            model.log_prob(values, 2)
+        for ask in (distribution.log_prob, distribution.prob):
+            with pytest.raises(ValueError, match="images must|value must"):
+                ask(values)
+    for values in (np.full((1, *SHAPE), 1.4), np.ones((1, *SHAPE), "uint8"), np.full((1, *SHAPE), 254.6)):
+        np.testing.assert_allclose(distribution.log_prob(values), model.log_prob(values, 2), rtol=1e-5)
+    for value in (-0.4, 255.4):
+        assert distribution.log_prob(np.full(SHAPE, value)) == -np.inf
+    prior = model.prior_distribution(2)
+    assert (prior.log_prob(np.array([[[0, 4], [1, 1]], [[0, -1], [1, 1]]])).numpy() == -np.inf).all()

@@ -99,3 +99,10 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, full_disk, 
     assert capfd.readouterr().err == ""
     assert sorted(os.listdir(tmp_path)) == ["old", "old.png"]
     assert (tmp_path / "old").read_text() == (tmp_path / "old.png").read_text() == "kept"
+
+
+@pytest.mark.parametrize("figure", [float("nan"), float("inf"), np.float64("nan")])
+def test_json_has_no_word_for_figures_that_are_not_finite(tmp_path, figure):
+    with pytest.raises(ValueError, match=r"levels\.level_1\.1 must be a finite number, got (nan|inf)"):
+        files.write_json(tmp_path / "a.json", {"num": 3, "levels": {"level_1": [0.5, figure]}})
+    assert not list(tmp_path.iterdir())

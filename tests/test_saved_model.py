@@ -290,6 +290,22 @@ def test_pictures_are_read_as_pillow_reads_them(form, mode, channels):
     np.testing.assert_array_equal(found, expected)
 
 
+def moving(size=(8, 6)):
+    """A GIF of three pictures, and the first of them."""
+    frames = [Image.fromarray(RNG.integers(0, 256, (*size, 3), "uint8")).convert("P") for _ in range(3)]
+    frames[0].save(file := io.BytesIO(), format="GIF", save_all=True, append_images=frames[1:])
+    return file.getvalue(), frames[0]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_a_gif_that_moves_the_first_picture_is_read(channels):
+    file, first = moving()
+    expected = np.asarray(first.convert("L" if channels == 1 else "RGB")).reshape(8, 6, channels)
+    read = tf.function(lambda files: tf.map_fn(lambda x: decode_image(x, (8, 6, channels)), files, tf.uint8))
+    Image.fromarray(expected[..., 0] if channels == 1 else expected).save(png := io.BytesIO(), format="PNG")
+    np.testing.assert_array_equal(read(tf.constant([png.getvalue(), file])), [expected, expected])
+
+
 def test_pictures_of_another_size_are_cropped_and_resized():
     strip = decode_image(tf.io.encode_png(np.full((1, 30, 3), 7, "uint8")), (16, 1, 3))
     assert (strip.numpy() == 7).all()

@@ -164,7 +164,10 @@ def check_picture(file):
                 f"got {sides[0]} by {sides[1]}"
             )
         # As the export reads it.
-        tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
+        if file.startswith(b"GIF8"):
+            tf.io.decode_image(file, channels=3, expand_animations=False)
+        else:
+            tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
     except tf.errors.InvalidArgumentError:
         raise RequestError(f"image_bytes cannot be read as a picture ({len(file)} bytes): cut off?") from None
 

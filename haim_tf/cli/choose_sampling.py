@@ -19,7 +19,7 @@ flags.DEFINE_integer("draws", 20, "At most how many draws.", lower_bound=1)
 flags.DEFINE_integer("steps", 2000, "Steps of the classifier, 128 images each.", lower_bound=1)
 flags.DEFINE_string("classifier", None, "A .keras file of a classifier, in place of a new one.")
 flags.DEFINE_integer("batch_size", 64, "Images sampled at once.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Of the classifier and of the samples.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Of the classifier and of the samples.", lower_bound=0, upper_bound=2**31 - 1)
 
 
 def main(argv):

@@ -1,7 +1,8 @@
 """Compares two sets of images, such as samples and real ones: Frechet distance, precision and recall.
 
 Both are measured in the features of a network: Inception-v3, which Keras downloads, or a Keras model in a
-file (a classifier of images 0..255, say). Figures compare only where features and counts are the same.
+file (such as a classifier of images 0..255, which `haim_tf classifier` makes).
+Figures compare only where features and counts are the same.
 """
 
 from absl import flags
@@ -40,7 +41,13 @@ def main(argv):
     if FLAGS.extractor == "inception_v3":
         if FLAGS.layer:
             raise ValueError("--layer is for extractors from files")
-        extractor = evaluation.inception_features(samples.image_shape)
+        try:
+            extractor = evaluation.inception_features(samples.image_shape)
+        except Exception as error:  # Keras raises errors of many types for what it cannot download.
+            raise ValueError(
+                "inception_v3 must be downloaded, which failed: give --extractor a Keras model in a file, as "
+                f"haim_tf classifier makes ({' '.join(str(error).split())[:200]})"
+            ) from error
     else:
         extractor = evaluation.feature_layer(load_network("extractor", FLAGS.extractor), FLAGS.layer)
     features = [
@@ -57,9 +64,9 @@ def main(argv):
         "frechet_distance": evaluation.frechet_distance(*features),
         **evaluation.precision_and_recall(*features, neighbors=FLAGS.neighbors),
     }
+    if output:
+        files.write_json(output, report)
     print(
         f"{num} images each: Frechet distance {report['frechet_distance']:.4f}, precision "
         f"{report['precision']:.4f}, recall {report['recall']:.4f} (k = {report['neighbors']})"
     )
-    if output:
-        files.write_json(output, report)

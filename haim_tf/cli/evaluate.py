@@ -7,7 +7,9 @@ flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", requi
 flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
 flags.DEFINE_string("split", "val", "Split of the data to measure on, e.g. test[:1000].")
 flags.DEFINE_integer("num", None, "Images to take, drawn at random; all by default.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed for what is drawn, shuffled and sampled.", lower_bound=0)
+flags.DEFINE_integer(
+    "seed", 0, "Seed for what is drawn, shuffled and sampled.", lower_bound=0, upper_bound=2**31 - 1
+)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 flags.DEFINE_integer(
     "reconstructions", 256, "Images that the main decoders reconstruct, at most.", lower_bound=0
@@ -39,9 +41,9 @@ def main(argv):
     report = {"model": FLAGS.model, "split": FLAGS.split, **report}
     if csv:
         scores.write_csv(csv, columns)
-    print(table(report))
     if output:
         files.write_json(output, report)
+    print(table(report))
 
 
 def table(report):

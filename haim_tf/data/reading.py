@@ -17,10 +17,10 @@ def reading(path: str | os.PathLike, kind: str) -> Iterator[None]:
 
 
 def progress(items: Iterable, name: str, total: int | None = None) -> Iterable:
-    """The items, with a bar on stderr once it has taken a second."""
+    """The items, with a bar on stderr, where that is a terminal, once it has taken a second."""
     from tqdm import tqdm
 
-    return tqdm(items, desc=f"Reading {name}", total=total, unit=" images", delay=1)
+    return tqdm(items, desc=f"Reading {name}", total=total, unit=" images", delay=1, disable=None)
 
 
 def say(sentence: str) -> None:

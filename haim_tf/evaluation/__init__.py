@@ -11,12 +11,19 @@ from haim_tf.evaluation.distances import frechet_distance, precision_and_recall
 from haim_tf.evaluation.features import extract_features, feature_layer, inception_features
 from haim_tf.evaluation.judge import Judge, draw_samples
 from haim_tf.evaluation.publish import publish_preset
-from haim_tf.evaluation.report import choose_images, code_statistics, evaluate, evaluate_and_score
+from haim_tf.evaluation.report import (
+    check_weights,
+    choose_images,
+    code_statistics,
+    evaluate,
+    evaluate_and_score,
+)
 from haim_tf.evaluation.sampling_defaults import choose_sampling
 
 __all__ = [
     "Judge",
     "accuracy",
+    "check_weights",
     "choose_images",
     "choose_sampling",
     "classification_accuracy_score",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from haim_tf import progress
+from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.data import Batches, ImageData, in_order
 
 
@@ -59,7 +60,7 @@ def train_classifier(
         classifier: called as `classifier(image_shape, num_classes)`, gives an uncompiled `keras.Model` of
             images in 0..255 to logits.
         steps, batch_size: length of the training, in steps, and images in a step.
-        seed: an int, 0 or more, for initial weights and the order of images.
+        seed: an int in 0..2**32-1, for initial weights and the order of images.
         verbose: whether to show a progress bar.
 
     Returns:
@@ -69,6 +70,14 @@ def train_classifier(
         >>> data = haim_tf.data.load("fashion_mnist")
         >>> network = train_classifier(data, num_classes=10)
     """
+    num_classes, steps, batch_size = require_positive_integers(
+        num_classes=num_classes, steps=steps, batch_size=batch_size
+    )
+    seed = require_int("seed", seed, low=0, high=2**32 - 1)
+    if train.labels is None:
+        raise ValueError(f"{train.name} must have labels, which the classifier learns")
+    if train.labels.max() >= num_classes:
+        raise ValueError(f"{train.name}: labels must lie in 0..{num_classes - 1}, got {train.labels.max()}")
     keras.utils.set_random_seed(seed)
     network = classifier(train.image_shape, num_classes)
     network.compile(

@@ -5,12 +5,16 @@ import math
 import keras
 import numpy as np
 
-from haim_tf import progress
+from haim_tf import files, progress
+from haim_tf.checks import require_int
 from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
 from haim_tf.evaluation import scores
 from haim_tf.layers.vector_quantizer import ACTIVE_SHARE
 from haim_tf.models import HierarchicalModel, inputs
+
+# Samples take seeds of 32 bits.
+MAX_SEED = 2**31 - 1
 
 
 def evaluate(
@@ -29,7 +33,7 @@ def evaluate(
         data: an `ImageData`, with labels where the model is class-conditional; where both name their classes,
             labels are matched by name.
         num: how many images to take, drawn at random by `seed`; `None`: all.
-        seed: an int, 0 or more, for the images drawn, the shuffling of codes and the samples.
+        seed: an int in 0..2**31-1, for the images drawn, the shuffling of codes and the samples.
         batch_size: images in a batch.
         reconstructions: at most how many of the images the main decoders reconstruct, which is slow; 0: none.
         verbose: whether to show progress bars; `None`: when there is more than one batch.
@@ -52,7 +56,8 @@ def evaluate(
               from the main decoders (temperature and top_p 1; `num_reconstructions` of the images).
 
     Raises:
-        ValueError: more images asked for than there are; images or labels that do not fit the model.
+        ValueError: more images asked for than there are; images or labels that do not fit the model; weights,
+            or a figure of the report, that are NaN or infinite.
 
     Example:
         >>> model = haim_tf.load("debug")
@@ -97,8 +102,11 @@ def evaluate_and_score(
 
 def _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_label):
     """What `evaluate_and_score` returns; `by_label`: with the label's posterior, where there are labels."""
-    if num is not None and num < 1:
-        raise ValueError(f"num must be at least 1, got {num}")
+    num = require_int("num", num, low=1, optional=True)
+    seed = require_int("seed", seed, low=0, high=MAX_SEED)
+    batch_size = require_int("batch_size", batch_size, low=1)
+    reconstructions = require_int("reconstructions", reconstructions, low=0)
+    check_weights(model)
     data = relabelled(data, model)
     chosen = choose_images(len(data), num, seed)
     labels = None if data.labels is None or model.num_classes is None else data.labels[chosen]
@@ -162,6 +170,7 @@ def _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_l
         }
     if by_label:
         report["label_posterior"] = scores.summary(columns)
+    files.check_finite(report)
     paths = {} if data.paths is None else {"path": data.paths[chosen]}
     return report, {"image": chosen, **paths, **columns}
 
@@ -188,6 +197,14 @@ def _measure(model, images, labels, by_label):
 
 def _log_probs_given(model, lower, codes, level):
     return model._run("_log_probs_given_codes", lower, codes, level, batch_size=len(lower))
+
+
+def check_weights(model: keras.Model) -> None:
+    """A ValueError that names the first weight in which there is NaN or infinity."""
+    for variable in model.variables:
+        values = keras.ops.convert_to_numpy(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(f"the model's weights must be finite, got NaN or infinity in {variable.path}")
 
 
 def code_statistics(codes: np.ndarray, codebook_size: int) -> dict:

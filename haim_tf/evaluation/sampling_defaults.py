@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from haim_tf.checks import require_int
 from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
 from haim_tf.evaluation.distances import frechet_distance
 from haim_tf.evaluation.features import extract_features
+from haim_tf.evaluation.report import MAX_SEED, check_weights
 from haim_tf.models import HierarchicalModel
 
 TEMPERATURES = (0.9, 0.8, 0.7)
@@ -46,7 +48,7 @@ def choose_sampling(
         num: samples of a draw.
         draws: at most how many draws.
         start: a dict to begin with, as `sampling_defaults`.
-        seed: an int, of the samples.
+        seed: an int in 0..2**31-1, of the samples.
         batch_size: images sampled at once.
         verbose: whether to print a line for each draw.
 
@@ -64,6 +66,10 @@ def choose_sampling(
         >>> len(log)
         2
     """
+    num = require_int("num", num, low=2)
+    draws = require_int("draws", draws, low=1)
+    seed = require_int("seed", seed, low=0, high=MAX_SEED)
+    check_weights(model)
     if model.num_classes and images.labels is None:
         raise ValueError(f"{images.name} must have labels, which the samples of this model are drawn with")
     images = relabelled(images, model)

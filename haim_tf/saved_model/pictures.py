@@ -11,12 +11,17 @@ if TYPE_CHECKING:
 
 
 def decode_image(file: Tensor, image_shape: ImageShape) -> Tensor:
-    """The picture in a PNG, JPEG or GIF file, uint8 `(H, W, C)`; equal to Pillow's where the size fits."""
+    """The picture in a PNG, JPEG or GIF file, uint8 `(H, W, C)`; equal to Pillow's where the size fits. Of a
+    GIF that moves it is the first."""
     import tensorflow as tf
 
     height, width, channels = image_shape
-    # It reads the other formats as well, and with this method JPEG as Pillow does.
-    image = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
+    image = tf.cond(
+        tf.strings.substr(file, 0, 4) == b"GIF8",
+        lambda: tf.io.decode_image(file, channels=3, expand_animations=False),
+        # It reads PNG as well, and with this method JPEG as Pillow does.
+        lambda: tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE"),
+    )
     if channels == 1:
         weights = tf.constant([19595, 38470, 7471])  # ITU-R 601 in 16 bits, as Pillow has them.
         image = (tf.reduce_sum(tf.cast(image, "int32") * weights, axis=-1, keepdims=True) + 0x8000) // 0x10000

@@ -142,4 +142,4 @@ def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(fol
     process = run(script, *flags, "--plain", "--top_p=0.9", "--output=no.json", folder=folder)
     assert process.returncode and "--plain sets temperature, top_p and guidance" in process.stderr
     process = run(script, *flags, "--classes=99", "--output=no.json", folder=folder)
-    assert process.returncode and "no classes of debug" in process.stderr
+    assert process.returncode and "--classes must be among 0..9, got '99'" in process.stderr

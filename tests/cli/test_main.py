@@ -7,6 +7,7 @@ import sys
 import pytest
 
 COMMANDS = (
+    "classifier",
     "choose_sampling",
     "compare",
     "complete",
@@ -47,7 +48,16 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
     assert output.startswith(f"usage: haim_tf {command}")
     assert ("..." in output.splitlines()[0].split("--")[0]) == (command in ("compress", "decompress"))
     shown = [line.strip() for line in output.splitlines() if line.startswith("  --")]
-    reading = ("choose_sampling", "compare", "complete", "encode", "evaluate", "reconstruct", "train")
+    reading = (
+        "choose_sampling",
+        "classifier",
+        "compare",
+        "complete",
+        "encode",
+        "evaluate",
+        "reconstruct",
+        "train",
+    )
     assert ("--data" in shown) == (command in reading)
     assert ("--labels" in shown) == (command in ("compress", "sample"))
     assert "--verbosity" not in shown
@@ -56,7 +66,7 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
 def test_unknown_command_suggests_near_ones(run):
     assert run("sampel") == (2, "", "haim_tf: unknown command 'sampel'; did you mean sample?\n")
     code, _, errors = run("qqq")
-    assert code == 2 and "commands: choose_sampling, compare" in errors
+    assert code == 2 and "commands: choose_sampling, classifier, compare" in errors
 
 
 @pytest.mark.parametrize(

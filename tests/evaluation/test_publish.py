@@ -325,13 +325,13 @@ def test_from_a_run_folder_and_what_is_no_run(trained, tmp_path):
     model.save_to_preset(run / "preset", metadata={"training": training, "dataset": {"name": "dice"}})
     told = tmp_path / "about.json"
     told.write_text(json.dumps({"training": {"command": "haim_tf train"}}))
-    folder = publish(run, tmp_path / "published", about=told, samples=1)
+    folder = publish(run, tmp_path / "new" / "published", about=told, samples=1)
     metadata = presets.read(folder)[1]
     assert metadata["pretrained"] is True  # As the preset itself says, which was fitted.
     assert metadata["training"] == {**training, "command": "haim_tf train"}
     assert metadata["dataset"] == {"name": "dice"} and "evaluation" not in metadata
     with pytest.raises(ValueError, match="published exists"):
-        publish(run, tmp_path / "published")
+        publish(run, tmp_path / "new" / "published")
     told.write_text('{"licence": "MIT"}')
     with pytest.raises(ValueError, match="keys among description"):
         publish(run, tmp_path / "other", about=told)

@@ -210,7 +210,7 @@ def test_flat_model_and_a_single_unlabelled_image(data):
         ({"num": 11}, "0..10, got 11"),
         ({"num": 0}, "at least 1"),
         ({"reconstructions": -1}, "got -1"),
-        ({"seed": -1}, "non-negative"),
+        ({"seed": -1}, "seed must be an integer in"),
     ],
 )
 def test_bad_arguments(model, data, arguments, message):
@@ -305,3 +305,33 @@ def test_labels_are_matched_by_name_and_unknown_names_refused_before_any_work(mo
     wrong = ImageData(data.images, data.labels, ["sneaker", "bags", "coat"], data.name)
     with pytest.raises(ValueError, match="there is no class 'bags'; did you mean 'bag'"):
         evaluation.evaluate(model, wrong, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": 2**31}, r"seed must be an integer in 0\.\.2147483647, got 2147483648"),
+        ({"seed": -1}, "seed must be an integer in"),
+        ({"num": 0}, "num must be an integer of at least 1"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"reconstructions": 1.5}, "reconstructions must be an integer of at least 0"),
+    ],
+)
+def test_bad_arguments_are_refused_before_measuring(model, data, monkeypatch, arguments, message):
+    monkeypatch.setattr(model, "encode", None)
+    with pytest.raises(ValueError, match=message):
+        evaluation.evaluate(model, data, **arguments)
+
+
+def test_weights_and_figures_that_are_not_finite_are_refused(data, monkeypatch):
+    model = build(levels=1)
+    monkeypatch.setattr(report_module.scores, "bits_per_dim", lambda model, x: np.full(x.shape, np.inf))
+    with pytest.raises(ValueError, match="bits_per_dim.level_1 must be a finite number, got inf"):
+        evaluation.evaluate(model, data, reconstructions=0, verbose=False)
+    bias = model.prior.last.bias
+    bias.assign(np.where(np.arange(bias.shape[0]), 0.0, np.nan))
+    monkeypatch.setattr(model, "encode", None)
+    with pytest.raises(ValueError, match="weights must be finite, got NaN or infinity in .*bias"):
+        evaluation.evaluate(model, data)
+    with pytest.raises(ValueError, match="weights must be finite"):
+        evaluation.choose_sampling(model, data, None)

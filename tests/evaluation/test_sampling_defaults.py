@@ -17,6 +17,7 @@ class Rigged:
 
     num_levels, num_classes, takes_guidance = 2, 3, True
     class_names = None
+    variables = ()
 
     def __init__(self, best):
         self.best, self.asked, self.sampling_defaults = best, [], None

@@ -141,7 +141,11 @@ def test_pictures_are_read_before_they_join_a_batch():
         requests.check_picture(file)
         with pytest.raises(requests.RequestError, match="cannot be read|must be"):
             requests.check_picture(file[: len(file) // 2])
-    for bad in (b"", b"BM12", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"):
+    still = Image.fromarray(np.zeros((8, 8, 3), "uint8"))
+    other = Image.fromarray(np.full((8, 8, 3), 9, "uint8"))
+    still.save(moving := io.BytesIO(), "GIF", save_all=True, append_images=[other])
+    requests.check_picture(moving.getvalue())
+    for bad in (b"", b"GIF89a", b"BM12", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"):
         with pytest.raises(requests.RequestError, match="picture|PNG"):
             requests.check_picture(bad)
     file = picture("PNG")

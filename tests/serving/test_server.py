@@ -275,6 +275,7 @@ def test_malformed_requests(server, expected):
     np.testing.assert_array_equal(image, expected[1][0])
     wait_for(lambda: "haim_tf_requests" in str(server.ask("/metrics")[1]), 30)
     text = server.ask("/metrics")[1]
+    assert "\nray_haim_tf_requests_total{" in text  # As docs/serving.md says.
     assert 'route="/sample"' in text and 'status="413"' in text and "haim_tf_request_seconds_bucket" in text
 
 
