@@ -19,6 +19,7 @@ shows the model's own distribution beside it.
 --baseline_score are what benchmarks/classification_accuracy_score.py measured of the two.
 """
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -101,9 +102,10 @@ def publish(
     """
     import haim_tf
     from haim_tf import evaluation, files, presets
+    from haim_tf.data.splits import ALL
 
-    output = files.check_new_file(Path(output).absolute())
-    model, known = _read(Path(run))
+    output = files.check_new_file(files.absolute(output))
+    model, known = _read(files.expanded(run))
     metadata = {"pretrained": known.get("pretrained", True)}
     told = files.read_json(about) if about else {}
     if not isinstance(told, dict) or not set(told) <= set(ABOUT):
@@ -116,6 +118,10 @@ def publish(
         if value is not None:
             metadata[key] = value
     images = haim_tf.data.load(data, split, image_shape=model.image_shape) if data else None
+    if data and not images.split.startswith(ALL):
+        split = (
+            images.split
+        )  # The one found. A file without splits, such as val.npz, is what it is said to be.
 
     with tempfile.TemporaryDirectory() as scratch:
         # What is measured is what users will load: the converted weights.
@@ -131,7 +137,7 @@ def publish(
         name = metadata.get("dataset", {}).get("name")
         metadata["evaluation"] = {**report, "data": name} if name else report
         if baseline:
-            flat = _read(Path(baseline))[0]
+            flat = _read(files.expanded(baseline))[0]
             found = evaluation.evaluate(flat, images, num=num, seed=seed)
             metadata["metrics"] = compared(report, found, flat.count_params(), split)
     for path, whose in ((score, "samples"), (baseline_score, "samples of the model without codes")):
@@ -145,8 +151,12 @@ def publish(
         sheets["reconstructions.png"] = reconstructions(model, images, seed), RECONSTRUCTED, caption
     metadata["pictures"] = {name: caption for name, (_, _, caption) in sheets.items()}
     model.save_to_preset(output, metadata=metadata, precision=precision)
-    for name, (pictures, columns, _) in sheets.items():
-        haim_tf.data.save_grid(pictures, output / name, columns=columns)
+    try:
+        for name, (pictures, columns, _) in sheets.items():
+            haim_tf.data.save_grid(pictures, output / name, columns=columns)
+    except BaseException:  # Nothing half-written, as where the disk is full.
+        shutil.rmtree(files.linked(output), ignore_errors=True)
+        raise
     return output
 
 

@@ -11,7 +11,7 @@ import pytest
 import haim_tf
 from haim_tf import evaluation, presets
 
-SCRIPT = Path(__file__).resolve().parents[1] / "export/publish_preset.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "export/publish_preset.py"
 NETWORK = {"width": 4, "blocks": 1, "heads": 1}
 ABOUT = {"description": "Noise.", "dataset": {"name": "dice", "terms": "none"}, "limits": ["Only noise."]}
 
@@ -184,7 +184,7 @@ def test_from_a_run_folder_and_what_is_no_run(publish, trained, tmp_path):
     told.write_text(json.dumps({"training": {"command": "haim_tf train"}}))
     folder = publish(run, tmp_path / "published", about=told, samples=1)
     metadata = presets.read(folder)[1]
-    assert metadata["pretrained"] is False  # As the preset itself says.
+    assert metadata["pretrained"] is True  # As the preset itself says.
     assert metadata["training"] == {**training, "command": "haim_tf train"}
     assert metadata["dataset"] == {"name": "dice"} and "evaluation" not in metadata
     with pytest.raises(ValueError, match="published exists"):
@@ -194,3 +194,13 @@ def test_from_a_run_folder_and_what_is_no_run(publish, trained, tmp_path):
         publish(run, tmp_path / "other", about=told)
     with pytest.raises(FileNotFoundError, match="neither a training's output folder"):
         publish(tmp_path, tmp_path / "other")
+
+
+def test_a_disk_that_fills_up_leaves_nothing(publish, trained, tmp_path, monkeypatch):
+    def full(images, path, columns=None):
+        raise ValueError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(haim_tf.data, "save_grid", full)
+    with pytest.raises(ValueError, match="No space left"):
+        publish(trained / "model.keras", tmp_path / "dice4", samples=5)
+    assert not list(tmp_path.iterdir())
