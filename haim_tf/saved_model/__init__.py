@@ -1,5 +1,6 @@
 """Export: a model as a SavedModel that any TensorFlow runs and serves, with no Python of this project."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -87,6 +88,7 @@ def export(model, folder, dtype="float32", batch_sizes=BATCH_SIZES, warmup=True,
     _check_name(name)
     _check_folder(folder)
     program = Program(model, dtype, sizes, xla)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=".unfinished.", dir=folder))
@@ -113,10 +115,14 @@ def export(model, folder, dtype="float32", batch_sizes=BATCH_SIZES, warmup=True,
             return _number(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+            for path in made:  # Where nothing came of it.
+                with contextlib.suppress(OSError):
+                    path.rmdir()
     except OSError as error:
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
     except tf.errors.OpError as error:  # TensorFlow's own word for a disk that is full, among others.
-        raise ValueError(f"cannot write {folder}: {' '.join(error.message.split())[:300]}") from error
+        reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
+        raise ValueError(f"cannot write {folder}: {' '.join(reason.split())[:300]}") from error
 
 
 def _check_name(name):

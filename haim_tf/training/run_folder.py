@@ -153,12 +153,12 @@ class RunFolder:
         self._state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
         if not self.writes:
             return
-        if row:
-            self._log_to_tensorboard(row)
         meta = {"position": self.position, "rows": self.rows, "model": self.model_arguments}
         meta = json.dumps(meta)
         write_arrays(self.folder / "checkpoint.npz", {"meta": np.array(meta), **self._state})
         write_file(self.folder / "metrics.csv", self._write_log)
+        if row:
+            self._log_to_tensorboard(row)
 
     def restore(self, model):
         """Puts the checkpoint's state into a model; at the start of a stage the optimizer stays fresh."""
