@@ -29,7 +29,12 @@ flags.DEFINE_string(
     "Output folder of a training, preset folder, .keras file, or a preset's config.json.",
     required=True,
 )
-flags.DEFINE_string("output", None, "The preset folder, a new one; its name is the model's.", required=True)
+flags.DEFINE_string(
+    "output",
+    None,
+    "The preset folder, a new one, made with those above it; its name is the model's.",
+    required=True,
+)
 flags.DEFINE_enum("precision", "float32", ["float32", "float16"], "Of the weights in the file.")
 flags.DEFINE_string("about", None, "JSON file with description, dataset, limits, class_names, training.")
 flags.DEFINE_string(

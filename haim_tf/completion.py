@@ -21,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from haim_tf import progress
-from haim_tf.checks import require_positive_integers
+from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.models import inputs
 from haim_tf.sampling import seed_pairs, walk
 
@@ -85,7 +85,14 @@ def complete(
     mask = _check_mask(mask, rows, images.shape)
     if labels is not None or not model.num_classes:
         labels = inputs.check_labels(labels, model.num_classes, len(images), model.class_names)
-    require_positive_integers(candidates=candidates, batch_size=batch_size, num=1 if num is None else num)
+    candidates, batch_size = require_positive_integers(candidates=candidates, batch_size=batch_size)
+    num = require_int("num", num, low=1, optional=True)
+    if not len(images):
+        seed_pairs(seed, 0)
+        several = () if num is None else (num,)
+        grids = [np.zeros((0, *several, *shape), "int32") for shape in model.grid_shapes[1:]]
+        pixels = np.zeros((0, *several, *model.image_shape), "uint8")
+        return (pixels, grids) if return_codes else pixels
     drawn = _Candidates(model, images, mask, labels, seed_pairs(seed, len(images)), num or 1, candidates)
     drawn.bar = _bar(drawn, batch_size, verbose)
     drawn.batch_size = batch_size
@@ -288,8 +295,7 @@ def _check_mask(mask, rows, shape):
         raise ValueError(f"give either mask or rows, got mask={mask!r} and rows={rows!r}")
     count, height, width = shape[:3]
     if rows is not None:
-        if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or not 0 <= rows <= height:
-            raise ValueError(f"rows must be an int in 0..{height}, got {rows!r}")
+        rows = require_int("rows", rows, low=0, high=height)
         mask = np.repeat(np.arange(height)[:, None] < rows, width, axis=1)
     mask = np.asarray(mask)
     if mask.dtype != bool or mask.shape not in ((height, width), (count, height, width)):

@@ -145,7 +145,7 @@ def test_a_model_without_levels():
     ("arguments", "message"),
     [
         ({}, "either mask or rows"),
-        ({"rows": 17}, r"rows must be an int in 0\.\.16, got 17"),
+        ({"rows": 17}, r"rows must be an integer in 0\.\.16, got 17"),
         ({"rows": 3, "mask": np.ones((16, 8), bool)}, "either mask or rows"),
         ({"mask": np.ones((8, 16), bool)}, r"mask must be bool of shape \(16, 8\) or \(2, 16, 8\)"),
         ({"mask": np.ones((16, 8))}, "got float64"),
@@ -156,3 +156,14 @@ def test_a_model_without_levels():
 def test_bad_arguments(model, images, arguments, message):
     with pytest.raises(ValueError, match=message):
         model.complete(images, **arguments)
+
+
+@pytest.mark.parametrize("num", [None, np.int64(3)])
+def test_no_images_give_no_completions(model, images, num):
+    arguments = {"rows": np.int32(8), "labels": 1, "candidates": np.int64(2), "num": num}
+    completed, codes = model.complete(images[:0], **arguments, return_codes=True)
+    several = () if num is None else (3,)
+    assert completed.shape == (0, *several, *model.image_shape) and completed.dtype == np.uint8
+    expected = [(0, *several, *shape) for shape in model.grid_shapes[1:]]
+    assert [x.shape for x in codes] == expected and all(x.dtype == np.int32 for x in codes)
+    assert model.complete(images, **arguments).shape == (2, *several, *model.image_shape)

@@ -416,3 +416,22 @@ def test_configuration_of_tensorflow_serving():
     )
     (model,) = models.model_config_list.config
     assert model.name in haim_tf.list_models() and model.base_path.endswith(model.name)
+
+
+def test_a_full_disk_is_one_line(model, tmp_path, full_disk):
+    with full_disk(60_000), pytest.raises(ValueError, match="cannot write .*new: .") as caught:
+        saved_model.export(model, tmp_path / "new", batch_sizes=[1], warmup=False)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named_before_any_work(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(saved_model, "Program", lambda *args: pytest.fail("it began"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="folder must be a folder, or a new one, got .*file/new, where"):
+        saved_model.export(model, tmp_path / "file" / "new")
+    for name in ("caf\udce9", b"name"):
+        with pytest.raises(ValueError, match="name must be text that is UTF-8, got"):
+            saved_model.export(model, tmp_path / "new", name=name)
+    with pytest.raises(ValueError, match="must be a path without ~"):
+        saved_model.export(model, "~nobody-is-called-so/new")

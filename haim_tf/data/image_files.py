@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 from haim_tf.data.reading import progress, reading
+from haim_tf.files import expanded
 
 # `(H, W, C)`, C 1 or 3.
 ImageShape = tuple[int, int, int]
@@ -90,6 +91,7 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
     """
     from PIL import Image
 
+    path = expanded(path)
     with reading(path, "an image"), Image.open(path) as image:
         bits, frames = _bits_per_channel(image, path), getattr(image, "n_frames", 1)
         if frames == 1 and bits is not None and bits <= 8:

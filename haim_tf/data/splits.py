@@ -25,10 +25,10 @@ def describe(split: str, bounds: tuple[str | None, str | None]) -> str:
 
 
 def warn_without_splits(split: str, bounds: tuple[str | None, str | None], name: str, count: int) -> None:
-    """Says that the whole of a source stands for a part kept out of training, where that is so."""
+    """Says that the whole of a source stands for a part kept out of training, where it is asked for one."""
     if split in HELD_OUT and bounds == (None, None):
         say(
-            f"{name} has no splits: {split!r} is all of its {count} images, those trained on among them; "
+            f"{name} has no splits: {split!r} is all of its {count} images, whatever was trained on; "
             f"{ALL}[:90%] and {ALL}[90%:], for example, are parts that share none"
         )
 

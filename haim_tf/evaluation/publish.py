@@ -1,5 +1,6 @@
 """From a training's output to a preset folder that can be published: small, checked, its card filled in."""
 
+import shutil
 import tempfile
 from os import PathLike
 from pathlib import Path
@@ -8,6 +9,7 @@ import keras
 
 import haim_tf.data
 from haim_tf import files, presets
+from haim_tf.data.splits import ALL
 from haim_tf.evaluation.classification import standard_error
 from haim_tf.evaluation.report import evaluate, evaluate_and_score
 from haim_tf.evaluation.sheets import described, make_sheets
@@ -80,7 +82,9 @@ def publish_preset(
         >>> sorted(path.name for path in folder.glob("*.png"))
         ['classes.png', 'reconstructions.png', 'samples.png']
     """
-    output = files.check_new_file(Path(output).absolute())
+    output = files.absolute(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output, run = files.check_new_file(output), files.expanded(run)
     if Path(run).suffix == ".json":
         weights = random_weights
         model, known = read_config(Path(run), random_weights, seed), {"pretrained": False}
@@ -97,6 +101,8 @@ def publish_preset(
         model.save_to_preset(output, metadata=metadata, precision=precision, weights=False)
         return output
     images = haim_tf.data.load(data, split, image_shape=model.image_shape) if data else None
+    if images is not None and not images.split.startswith(ALL):
+        split = images.split  # The one found. A file without splits is what it is said to be.
 
     with tempfile.TemporaryDirectory() as scratch:
         # What is measured is what users will load: the converted weights.
@@ -115,7 +121,7 @@ def publish_preset(
         if name:
             metadata["evaluation"]["data"] = name
         if baseline:
-            flat = read_run(Path(baseline))[0]
+            flat = read_run(files.expanded(baseline))[0]
             found = evaluate(flat, images, num=num, seed=seed)
             metrics = [*compared(report, found, flat.count_params(), split), *metrics]
     for path, whose in ((score, "samples"), (baseline_score, "samples of the model without codes")):
@@ -126,8 +132,12 @@ def publish_preset(
     sheets = make_sheets(model, samples, seed, metadata.get("shown_classes"), images)
     metadata["pictures"] = {name: caption for name, (_, _, caption) in sheets.items()}
     model.save_to_preset(output, metadata=metadata, precision=precision)
-    for name, (sheet, columns, _) in sheets.items():
-        haim_tf.data.save_grid(sheet, output / name, columns=columns)
+    try:
+        for name, (sheet, columns, _) in sheets.items():
+            haim_tf.data.save_grid(sheet, output / name, columns=columns)
+    except BaseException:  # Nothing half-written, as where the disk is full.
+        shutil.rmtree(files.linked(output), ignore_errors=True)
+        raise
     return output
 
 

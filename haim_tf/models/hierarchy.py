@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from haim_tf.checks import check_sampling, require_positive_integers
+from haim_tf.checks import check_sampling, require_int, require_positive_integers
 from haim_tf.class_names import Labels
 from haim_tf.layers.types import Shape, Tensor
 from haim_tf.likelihoods import PIXEL_LIKELIHOODS, Categorical
@@ -86,20 +86,22 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
     ):
         inputs.check_settings()
         super().__init__(**kwargs)
-        self._arguments = {
-            "image_shape": list(image_shape),
-            "levels": [dict(level) for level in levels],
-            "prior": dict(prior),
-            "num_classes": num_classes,
-            "pixel_likelihood": pixel_likelihood,
-            "mixtures": mixtures,
-        }
-        self.image_shape = tuple(image_shape)
+        self._arguments = _as_python(
+            {
+                "image_shape": list(image_shape),
+                "levels": [dict(level) for level in levels],
+                "prior": dict(prior),
+                "num_classes": num_classes,
+                "pixel_likelihood": pixel_likelihood,
+                "mixtures": mixtures,
+            }
+        )
+        prior, mixtures = self._arguments["prior"], self._arguments["mixtures"]
+        self.image_shape = tuple(self._arguments["image_shape"])
         if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
             raise ValueError(f"image_shape must be (H, W, C) with C 1 or 3, got {self.image_shape}")
         require_positive_integers(height=self.image_shape[0], width=self.image_shape[1])
-        if num_classes is not None:
-            require_positive_integers(num_classes=num_classes)
+        num_classes = require_int("num_classes", num_classes, low=1, optional=True)
         self.num_classes = num_classes
         self.num_levels = len(levels)
         policy = self.dtype_policy
@@ -426,6 +428,15 @@ def _one_by_one(function, count):
 
 LEVEL_KEYS = ("downsampling", "codebook_size", "code_dim", "width", "blocks", "decoder")
 OPTIONAL_LEVEL_KEYS = ("commitment", "decay", "revive_below", "auxiliary")
+
+
+def _as_python(value):
+    """Arguments with NumPy's numbers, which JSON cannot hold, as Python's."""
+    if isinstance(value, dict):
+        return {key: _as_python(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_python(item) for item in value]
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
 
 
 def _split_level(index, level):

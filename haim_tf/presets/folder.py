@@ -113,7 +113,7 @@ def find(name_or_folder: str | os.PathLike) -> Path:
     names = list_models()
     if name_or_folder in names:
         return _zoo() / name_or_folder
-    folder = Path(name_or_folder).expanduser()
+    folder = files.expanded(name_or_folder)
     if name_or_folder != "" and folder.is_dir():
         return folder
     if not isinstance(name_or_folder, str) or os.sep in name_or_folder or name_or_folder[:1] in (".", "~"):
@@ -207,19 +207,49 @@ def save_to_preset(
         >>> save_to_preset(model, "runs/mine", metadata={"pretrained": True})
         >>> model = load("runs/mine")
     """
+    folder, metadata = _prepared(model, folder, metadata, precision, overwrite)
+    try:
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name[:60]}.", dir=folder.parent))
+        try:
+            metadata["sha256"] = None
+            if weights:
+                weights_file.write(model, unfinished / WEIGHTS, precision)
+                metadata["sha256"] = weights_file.sha256(unfinished / WEIGHTS)
+            for name, text in _texts(model.arguments, type(model).__name__, metadata).items():
+                (unfinished / name).write_bytes(text)
+            _move(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def check_savable(
+    model: HierarchicalModel,
+    folder: str | os.PathLike,
+    metadata: dict[str, Any] | None = None,
+    precision: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
+) -> None:
+    """Raises what `save_to_preset` would with these arguments, but for a full disk, and writes
+    nothing: before long work whose result is to be saved."""
+    _prepared(model, folder, metadata, precision, overwrite)
+
+
+def _prepared(model, folder, metadata, precision, overwrite):
+    """The folder to write, what a link points to, and the whole metadata, after every check."""
     import keras
 
     if precision not in ("float32", "float16"):
         raise ValueError(f'precision must be "float32" or "float16", got {precision!r}')
-    folder = Path(folder).absolute()
+    named = files.absolute(folder)
+    folder = files.linked(named)
     if folder.exists() and not (overwrite and folder.is_dir()):
         raise ValueError(f"{folder} exists: name another folder, or say overwrite=True to replace a preset")
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder.parent} to write {folder.name} to")
-    config = {"class_name": type(model).__name__, "config": model.arguments}
+    files.check_folder_above(folder)
     by_part = {name: part.count_params() for name, part in model.parts.items()}
     metadata = {
-        "name": folder.name,
+        "name": named.name,
         **_provenance(model),
         "class_names": model.class_names,
         "sampling": model.get_config()["sampling_defaults"],
@@ -235,21 +265,17 @@ def save_to_preset(
         metadata["class_names"] = None
     _check_class_names(metadata["class_names"], model.num_classes)
     _sampling(folder, model, metadata)
-    try:
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            metadata["sha256"] = None
-            if weights:
-                weights_file.write(model, unfinished / WEIGHTS, precision)
-                metadata["sha256"] = weights_file.sha256(unfinished / WEIGHTS)
-            _write_json(unfinished / CONFIG, config)
-            _write_json(unfinished / METADATA, metadata)
-            (unfinished / CARD).write_text(model_card(config["config"], metadata), encoding="utf-8")
-            _move(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
+    _texts(model.arguments, type(model).__name__, {**metadata, "sha256": None})
+    return folder, metadata
+
+
+def _texts(arguments, class_name, metadata):
+    """The content of a preset's JSON files and card, bytes by file name."""
+    return {
+        CONFIG: _as_json(CONFIG, {"class_name": class_name, "config": arguments}),
+        METADATA: _as_json(METADATA, metadata),
+        CARD: _as_utf_8(CARD, model_card(arguments, metadata)),
+    }
 
 
 def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None:
@@ -262,14 +288,11 @@ def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None
     Raises:
         ValueError, FileNotFoundError: no preset, or what JSON cannot hold.
     """
-    folder = Path(folder)
+    folder = files.absolute(folder)
     arguments, metadata = read(folder)
-    metadata = {**metadata, **changes}
-    for name, text in (
-        (METADATA, _as_json(METADATA, metadata)),
-        (CARD, model_card(arguments, metadata)),
-    ):
-        files.write_file(folder / name, lambda file, text=text: file.write(text.encode()))
+    texts = _texts(arguments, MODEL, {**metadata, **changes})
+    for name in (METADATA, CARD):
+        files.write_file(folder / name, lambda file, text=texts[name]: file.write(text))
 
 
 def _zoo():
@@ -290,13 +313,18 @@ def _read_json(path):
 
 def _as_json(name, value):
     try:
-        return json.dumps(value, indent=2, allow_nan=False) + "\n"
+        text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot be written as JSON: {error}") from error
+    return _as_utf_8(name, text)
 
 
-def _write_json(path, value):
-    path.write_text(_as_json(path.name, value), encoding="utf-8")
+def _as_utf_8(name, text):
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        wrong = error.object[max(error.start - 20, 0) : error.end + 20]
+        raise ValueError(f"what {name} holds must be UTF-8, got {ascii(wrong)}") from None
 
 
 def _check_class_names(names, num_classes):
@@ -339,7 +367,11 @@ def _move(unfinished, folder):
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, unfinished / path.name)
     replaced = unfinished.with_name(f"{unfinished.name}.replaced")
     folder.rename(replaced)
-    unfinished.rename(folder)
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        replaced.rename(folder)
+        raise
     shutil.rmtree(replaced, ignore_errors=True)
 
 

@@ -1,5 +1,6 @@
 """Export: a model as a SavedModel that any TensorFlow runs and serves, with no Python of this project."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from haim_tf import files
+from haim_tf.checks import require_int
 from haim_tf.models import HierarchicalModel
 from haim_tf.models.inputs import check_codes_have_auxiliary
 from haim_tf.saved_model.program import Program
@@ -89,11 +90,16 @@ def export(
     check_codes_have_auxiliary(model, "export")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    sizes = sorted({*batch_sizes})
-    if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
+    sizes = sorted({require_int("batch_sizes", size, low=1) for size in batch_sizes})
+    if not sizes:
         raise ValueError(f"batch_sizes must be positive ints, got {batch_sizes!r}")
-    folder = Path(folder).absolute()
-    program = Program(model, dtype, [int(n) for n in sizes], xla)
+    named = files.absolute(folder)
+    folder = files.linked(named)
+    name = named.name if name is None else name
+    _check_name(name)
+    _check_folder(folder)
+    program = Program(model, dtype, sizes, xla)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=".unfinished.", dir=folder))
@@ -109,7 +115,7 @@ def export(
             tf.saved_model.save(module, str(unfinished), signatures=concrete)
             extra = unfinished / "assets.extra"
             extra.mkdir()
-            description = {**program.description(dtype), "name": name or folder.name}
+            description = {**program.description(dtype), "name": name}
             (extra / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
             if warmup:
                 with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
@@ -120,8 +126,31 @@ def export(
             return _number(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+            for path in made:  # Where nothing came of it.
+                with contextlib.suppress(OSError):
+                    path.rmdir()
     except OSError as error:
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
+    except tf.errors.OpError as error:  # TensorFlow's own word for a disk that is full, among others.
+        reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
+        raise ValueError(f"cannot write {folder}: {' '.join(reason.split())[:300]}") from error
+
+
+def _check_name(name):
+    """Requests and the description hold it as UTF-8."""
+    try:
+        name.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise ValueError(f"name must be text that is UTF-8, got {ascii(name)}") from None
+
+
+def _check_folder(folder):
+    """A ValueError before the long work, where nothing can be written to a folder of versions."""
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    if not above.is_dir():
+        raise ValueError(f"folder must be a folder, or a new one, got {folder}, where {above} is a file")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"cannot write {folder}: no permission to write in {above}")
 
 
 def _number(unfinished, folder):

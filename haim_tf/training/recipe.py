@@ -28,7 +28,8 @@ cosine decay; `batch_size` and `ema` may be a stage's own.
 
 import pathlib
 
-from haim_tf.files import read_json
+from haim_tf.checks import require_int, require_number
+from haim_tf.files import expanded, read_json
 
 DEFAULTS = {
     "seed": 0,
@@ -64,6 +65,8 @@ def read_recipe(source, variant=None, smoke=False):
     """
     if not isinstance(source, dict):
         source = read_json(_find_recipe(source))
+    if not isinstance(source, dict):
+        raise ValueError(f"a recipe must be a JSON object, got {str(source)[:60]!r}")
     recipe = {**DEFAULTS, **source}
     variants = recipe.pop("variants")
     if variant is not None:
@@ -75,11 +78,11 @@ def read_recipe(source, variant=None, smoke=False):
         raise ValueError(
             f"a recipe has 'model', 'stages' and may have {sorted(DEFAULTS)}; got keys {sorted(source)}"
         )
-    seed = recipe["seed"]
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"a recipe's seed must be an int in 0..{MAX_SEED}, got {seed!r}")
+    _check_values(recipe)
     stages = []
     for stage in recipe["stages"]:
+        if not isinstance(stage, dict):
+            raise ValueError(f"a stage must be a JSON object, got {stage!r}")
         unknown = set(stage) - set(STAGE_DEFAULTS) - set(STAGE_OVERRIDES) - {"steps", "learning_rate"}
         if unknown or "steps" not in stage or "learning_rate" not in stage:
             raise ValueError(
@@ -87,12 +90,12 @@ def read_recipe(source, variant=None, smoke=False):
                 f"'warmup', 'crop', {' and '.join(map(repr, STAGE_OVERRIDES))}; got {stage}"
             )
         own = {name: recipe[name] for name in STAGE_OVERRIDES}
-        stages.append({**STAGE_DEFAULTS, **own, **stage})
+        stages.append(_checked_stage({**STAGE_DEFAULTS, **own, **stage}, len(stages) + 1))
     if smoke:
         stages = [{**stage, "steps": SMOKE_STEPS, "warmup": 0, "batch_size": 8} for stage in stages]
         recipe.update(holdout=8, interval=SMOKE_STEPS // 2)
     for stage in stages:
-        if stage["steps"] < 1 or stage["steps"] % recipe["interval"]:
+        if stage["steps"] % recipe["interval"]:
             raise ValueError(
                 "the steps of each stage must be a positive multiple of "
                 f"interval {recipe['interval']}, got {stage}"
@@ -101,8 +104,46 @@ def read_recipe(source, variant=None, smoke=False):
     return recipe
 
 
+def _check_values(recipe):
+    """Brings a recipe's own values to Python's types; a ValueError for one that no training can use."""
+    for name, low, high in (
+        ("seed", 0, MAX_SEED),
+        ("batch_size", 1, None),
+        ("holdout", 0, None),
+        ("interval", 1, None),
+    ):
+        recipe[name] = require_int(f"a recipe's {name}", recipe[name], low=low, high=high)
+    if not isinstance(recipe["flip"], bool):
+        raise ValueError(f"a recipe's flip must be true or false, got {recipe['flip']!r}")
+    recipe["rare_codes_below"] = require_number(
+        "a recipe's rare_codes_below", recipe["rare_codes_below"], low=0, below=1
+    )
+    if recipe["clip_norm"] is not None:
+        recipe["clip_norm"] = require_number("a recipe's clip_norm", recipe["clip_norm"], above=0)
+    if not isinstance(recipe["model"], dict):
+        raise ValueError(f"a recipe's model must be a JSON object, got {recipe['model']!r}")
+
+
+def _checked_stage(stage, number):
+    """A stage with values of Python's types; a ValueError as for `_check_values`."""
+    name = f"stage {number}: "
+    for key in ("steps", "batch_size"):
+        stage[key] = require_int(name + key, stage[key], low=1)
+    stage["learning_rate"] = require_number(name + "learning_rate", stage["learning_rate"], above=0)
+    stage["warmup"] = require_int(name + "warmup", stage["warmup"], low=0, high=stage["steps"])
+    stage["crop"] = require_int(name + "crop", stage["crop"], low=1, optional=True)
+    if stage["ema"] is not None:
+        stage["ema"] = require_number(name + "ema", stage["ema"], low=0, below=1)
+    parts = stage["train"]
+    if parts is not None and not (
+        isinstance(parts, (list, tuple)) and parts and all(isinstance(part, str) for part in parts)
+    ):
+        raise ValueError(f"{name}train must be a list of part names, or null for all, got {parts!r}")
+    return stage
+
+
 def _find_recipe(source):
-    path = pathlib.Path(source)
+    path = expanded(source)
     if path.is_file():
         return path
     from importlib import resources
@@ -138,6 +179,13 @@ def check_recipe(recipe, model, images):
         if not all(network.learns_on_crops for network in networks):
             raise ValueError(
                 f"crop is for networks without attention, which would learn at wrong positions, got {stage}"
+            )
+        # Crops lie on the lines of the coarsest codes that a stage reads.
+        level = max((int(name.rpartition("_")[2]) for name in trained if model.num_levels), default=0)
+        side, cell = min(model.image_shape[:2]), model.image_shape[0] // model.grid_shapes[level][0]
+        if stage["crop"] % cell or stage["crop"] > side:
+            raise ValueError(
+                f"crop must be a multiple of {cell}, the side of a cell, up to {side}, got {stage}"
             )
     if recipe["holdout"] and not 0 < recipe["holdout"] < len(images):
         raise ValueError(f"holdout must leave images to train on, got {recipe['holdout']} of {len(images)}")

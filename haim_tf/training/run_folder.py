@@ -1,5 +1,6 @@
 """The folder of a training run: its recipe, its one checkpoint, its log, its pictures."""
 
+import contextlib
 import csv
 import importlib.util
 import io
@@ -8,8 +9,11 @@ import json
 import keras
 import numpy as np
 
+from haim_tf import files
 from haim_tf.data import save_grid
 from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
+
+LOCK = "lock"
 
 
 class RunFolder:
@@ -18,7 +22,8 @@ class RunFolder:
     Every file is written beside its name and then renamed, so that killing the run at any moment leaves the
     last whole state: `recipe.json`; `data.json`; `checkpoint.npz` (model and its configuration, optimizer
     with its weight averages, random state, position and log rows); `metrics.csv`; PNG sheets; `tensorboard/`
-    where TensorBoard is installed.
+    where TensorBoard is installed; `lock`, held until `close`, or the end of
+    `with`.
 
     Args:
         folder: made where absent.
@@ -34,7 +39,8 @@ class RunFolder:
         model_arguments: the model's configuration at that point, or `None` before the first checkpoint.
 
     Raises:
-        ValueError: the folder holds something else, or may not be gone on with.
+        ValueError: the folder holds something else, may not be gone on with, or cannot be written, or another
+            process trains in it.
     """
 
     def __init__(self, folder, recipe, resume=True, writes=True, data=None):
@@ -46,18 +52,66 @@ class RunFolder:
         self.model_arguments = None
         self._state = None
         self._writer = None
-        if writes:
-            self._claim(json.loads(json.dumps(recipe)), resume, data)
-        if (self.folder / "checkpoint.npz").exists():
-            self.read_checkpoint()
+        self._lock = None
+        try:
+            if writes:
+                self._claim(json.loads(json.dumps(recipe)), resume, data)
+            if (self.folder / "checkpoint.npz").exists():
+                self.read_checkpoint()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Lets other trainings have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        if self._writer is not None:
+            with contextlib.suppress(Exception):  # A full disk: these events are no part of the run.
+                self._writer.close()
+            self._writer = None
+
+    def _take_lock(self):
+        """Holds a lock on the folder, which the system takes back from a process that ends in any way.
+
+        Raises:
+            ValueError: another training holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows.
+            return
+        self._lock = open(self.folder / LOCK, "ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"the output must be a folder that no other training writes to, got {self.folder}, where one "
+                "is running"
+            ) from None
+        except OSError:  # A file system without locks.
+            pass
 
     def _claim(self, recipe, resume, data):
         recipe_file, data_file = self.folder / "recipe.json", self.folder / "data.json"
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file: name a new folder")
-        if self.folder.exists() and any(self.folder.iterdir()):
-            if not recipe_file.exists():
-                raise ValueError(f"{self.folder} exists and is not a training run: name a new folder")
+        found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+        if found - {LOCK} and not recipe_file.exists():
+            raise ValueError(f"{self.folder} exists and is not a training run: name a new folder")
+        try:
+            files.linked(self.folder).mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+        except OSError as error:
+            raise ValueError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        if recipe_file.exists():
             if read_json(recipe_file) != recipe:
                 raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
             before = read_json(data_file) if data_file.exists() else data
@@ -70,7 +124,6 @@ class RunFolder:
                 )
             if not resume:
                 raise ValueError(f"{self.folder} holds a run already: name a new folder, or resume it")
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(recipe_file, recipe)
         if data and not data_file.exists():
             write_json(data_file, data)
@@ -100,12 +153,12 @@ class RunFolder:
         self._state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
         if not self.writes:
             return
-        if row:
-            self._log_to_tensorboard(row)
         meta = {"position": self.position, "rows": self.rows, "model": self.model_arguments}
         meta = json.dumps(meta)
         write_arrays(self.folder / "checkpoint.npz", {"meta": np.array(meta), **self._state})
         write_file(self.folder / "metrics.csv", self._write_log)
+        if row:
+            self._log_to_tensorboard(row)
 
     def restore(self, model):
         """Puts the checkpoint's state into a model; at the start of a stage the optimizer stays fresh."""

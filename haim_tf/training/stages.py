@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from haim_tf import data as haim_data
-from haim_tf import presets, progress
+from haim_tf import files, presets, progress
 from haim_tf.models import HierarchicalModel, without_rare_codes
 from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
@@ -46,10 +46,33 @@ def train(recipe, source, output, split="train", resume=True, verbose=True, stra
     strategy = strategies.strategy_named(strategy)
     chief = strategies.is_chief(strategy)
     verbose = verbose and chief
-    images = haim_data.load(source, split, image_shape=tuple(recipe["model"]["image_shape"]))
-    check_recipe(recipe, HierarchicalModel(**recipe["model"]), images)
-    known = {"source": str(source), "split": split, **images.fingerprint()}
-    run = RunFolder(output, recipe, resume, writes=chief, data=known)
+    try:
+        model = HierarchicalModel(**recipe["model"], dtype=recipe["precision"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a recipe's model must be arguments of HierarchicalModel: {error}") from error
+    images = haim_data.load(source, split, image_shape=model.image_shape)
+    check_recipe(recipe, model, images)
+    strategies.check_batch_sizes(strategy, [stage["batch_size"] for stage in recipe["stages"]])
+    known = {"source": _source_name(source), "split": split, **images.fingerprint()}
+    with RunFolder(output, recipe, resume, writes=chief, data=known) as run:
+        # What is written last is known to be writable first.
+        if run.writes:
+            model.class_names = images.class_names if model.num_classes else None
+            metadata = _metadata(run, recipe, images)
+            presets.check_savable(model, run.folder / "preset", metadata=metadata, overwrite=True)
+        del model
+        if verbose:
+            print(f"training on {len(images)} images of {images.name}, {images.split}", flush=True)
+        return _train(recipe, images, run, verbose, strategy)
+
+
+def _source_name(source):
+    """A source as it can be found from any folder: a path absolute, the name of a TFDS data set as it is."""
+    path = files.absolute(source)
+    return haim_data.printable(str(path if path.exists() else source))
+
+
+def _train(recipe, images, run, verbose, strategy):
     strategies.wait(strategy, run.position.values())
     model = _current_model(run, recipe, strategy)
     kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
@@ -64,8 +87,9 @@ def train(recipe, source, output, split="train", resume=True, verbose=True, stra
     trained = HierarchicalModel(**(run.model_arguments or recipe["model"]))
     trained.set_weights(model.get_weights())
     trained.class_names = images.class_names if trained.num_classes else None
-    if chief:
-        _write_preset(run, recipe, trained, images)
+    if run.writes:
+        metadata = _metadata(run, recipe, images)
+        presets.save_to_preset(trained, run.folder / "preset", metadata=metadata, overwrite=True)
     strategies.wait(strategy)  # A worker that left would take the chief with it.
     return trained
 
@@ -291,10 +315,10 @@ def _save_pictures(model, images, run, stage, step):
         run.save_picture("samples", model.sample(64, seed=run.recipe["seed"]), 8, step)
 
 
-def _write_preset(run, recipe, model, images):
-    """Writes the trained model as `preset/`, with how it was trained."""
+def _metadata(run, recipe, images):
+    """What a preset says of how its model was trained."""
     steps = [stage["steps"] for stage in recipe["stages"]]
-    metadata = {
+    return {
         "pretrained": True,
         "dataset": {"name": images.name},
         "training": {
@@ -305,4 +329,3 @@ def _write_preset(run, recipe, model, images):
             "backend": keras.backend.backend(),
         },
     }
-    presets.save_to_preset(model, run.folder / "preset", metadata=metadata, overwrite=True)

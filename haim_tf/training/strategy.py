@@ -58,6 +58,14 @@ def is_chief(strategy):
     return strategy is None or strategy.extended.should_checkpoint
 
 
+def check_batch_sizes(strategy, sizes):
+    """A ValueError unless the replicas of a strategy can share batches of these sizes."""
+    count = 1 if strategy is None else strategy.num_replicas_in_sync
+    for size in sizes:
+        if size % count:
+            raise ValueError(f"batch_size must be a multiple of {count}, the number of replicas, got {size}")
+
+
 def wait(strategy, position=()):
     """Waits for all workers, which must be at the same position, a list of ints.
 

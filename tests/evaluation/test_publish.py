@@ -337,3 +337,13 @@ def test_from_a_run_folder_and_what_is_no_run(trained, tmp_path):
         publish(run, tmp_path / "other", about=told)
     with pytest.raises(FileNotFoundError, match="neither a training's output folder"):
         publish(tmp_path, tmp_path / "other")
+
+
+def test_a_disk_that_fills_up_leaves_nothing(trained, tmp_path, monkeypatch):
+    def full(images, path, columns=None):
+        raise ValueError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(haim_tf.data, "save_grid", full)
+    with pytest.raises(ValueError, match="No space left"):
+        publish(trained / "model.keras", tmp_path / "dice4", samples=5)
+    assert not list(tmp_path.iterdir())

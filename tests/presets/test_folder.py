@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import warnings
+from functools import partial
 
 import h5py
 import keras
@@ -433,3 +434,57 @@ def test_configuration_of_something_else(preset, changes, message):
     edit_json(preset / "config.json", **changes)
     with pytest.raises(ValueError, match=message):
         haim_tf.load(preset)
+
+
+def test_numbers_of_numpy_s_types_are_as_good(tmp_path):
+    level = {
+        "downsampling": np.int64(2),
+        "codebook_size": np.int32(4),
+        "code_dim": 2,
+        "width": 4,
+        "blocks": 1,
+    }
+    level |= {"width": 4, "blocks": 1}
+    level["decoder"] = {"width": np.int64(4), "blocks": 1, "dropout": np.float32(0.5)}
+    prior = {"width": np.int64(4), "blocks": 1}
+    shape = np.array([4, 4, 1])
+    model = haim_tf.HierarchicalModel(shape, [level], prior, num_classes=np.int64(3), mixtures=np.int64(2))
+    model.save_to_preset(tmp_path / "new")
+    loaded = haim_tf.load(tmp_path / "new", num_classes=np.int64(3))
+    assert loaded.arguments == model.arguments and type(loaded.num_classes) is int
+
+
+def test_home_and_links(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1})
+    model.save_to_preset("~/new")
+    assert haim_tf.load("~/new").arguments == model.arguments
+    (tmp_path / "linked").symlink_to("new")
+    before = (tmp_path / "new" / "config.json").stat().st_ino
+    model.save_to_preset(tmp_path / "linked", overwrite=True)
+    assert (tmp_path / "linked").is_symlink() and (tmp_path / "new" / "config.json").stat().st_ino != before
+    assert presets.read(tmp_path / "new")[1]["name"] == "linked"
+    with pytest.raises(ValueError, match="must be a path without ~"):
+        model.save_to_preset("~nobody-is-called-so/new")
+
+
+def test_what_a_card_cannot_hold_is_known_before_anything_is_written(tmp_path):
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, num_classes=1)
+    for metadata in ({"description": "caf\udce9"}, {"class_names": ["caf\udce9"]}):
+        for call in (model.save_to_preset, partial(presets.check_savable, model)):
+            with pytest.raises(ValueError, match=r"must be UTF-8, got .*caf.*udce9"):
+                call(tmp_path / "new", metadata=metadata)
+    with pytest.raises(ValueError, match="must be UTF-8"):
+        model.save_to_preset(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_keeps_the_preset_that_was_there(tmp_path, full_disk):
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1})
+    model.save_to_preset(tmp_path / "new")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
+    larger = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 64, "blocks": 1})
+    with full_disk(40_000), pytest.raises(ValueError, match="cannot write .*new: .") as caught:
+        larger.save_to_preset(tmp_path / "new", overwrite=True)
+    assert "\n" not in str(caught.value) and os.listdir(tmp_path) == ["new"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == before

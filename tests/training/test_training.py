@@ -271,12 +271,114 @@ def test_the_zoo_recipes_own_path_in_smoke_mode(tmp_path):
         ({"stages": []}, "stages"),
         ({"stages": [{"steps": 3}]}, "learning_rate"),
         ({"stages": [{"steps": 4, "learning_rate": 1.0}]}, "multiple of interval 3, got .*'steps': 4"),
-        ({"stages": [{"steps": 0, "learning_rate": 1.0}]}, "multiple of interval 3, got .*'steps': 0"),
+        (
+            {"stages": [{"steps": 0, "learning_rate": 1.0}]},
+            "stage 1: steps must be an integer of at least 1, got 0",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         training.read_recipe({**RECIPE, **change})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batch_size": 0}, "a recipe's batch_size must be an integer of at least 1, got 0"),
+        ({"interval": 0}, "a recipe's interval must be an integer of at least 1, got 0"),
+        ({"flip": "yes"}, "a recipe's flip must be true or false, got 'yes'"),
+        ({"rare_codes_below": 2}, "a recipe's rare_codes_below must be .* got 2"),
+        ({"clip_norm": 0}, "a recipe's clip_norm must be a number above 0, got 0"),
+        ({"ema": 1.0}, "stage 1: ema must be .* got 1.0"),
+        ({"last": {"learning_rate": "fast"}}, "stage 2: learning_rate must be .* got 'fast'"),
+        ({"last": {"warmup": 10}}, r"stage 2: warmup must be an integer in 0\.\.9, got 10"),
+        ({"last": {"batch_size": 2.5}}, "stage 2: batch_size must be an integer of at least 1, got 2.5"),
+        ({"last": {"train": "prior"}}, "stage 2: train must be a list of part names, .*, got 'prior'"),
+    ],
+)
+def test_what_the_last_stage_would_fail_at_is_known_before_step_1(change, message):
+    change = dict(change)
+    last = change.pop("last", {})
+    stages = [RECIPE["stages"][0], {**RECIPE["stages"][1], **last}]
+    with pytest.raises(ValueError, match=message):
+        training.read_recipe({**RECIPE, "stages": stages, **change})
+
+
+def test_integers_of_numpy_s_types_are_as_good():
+    recipe = training.read_recipe({**RECIPE, "seed": np.int64(3), "batch_size": np.int32(8)})
+    assert json.loads(json.dumps(recipe))["seed"] == 3
+
+
+@pytest.mark.parametrize("crop", [3, 10])
+def test_crops_that_do_not_fit_are_known_before_step_1(data, tmp_path, crop):
+    decoder = {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "crop": crop}
+    recipe = training.read_recipe({**RECIPE, "stages": [RECIPE["stages"][0], decoder]})
+    with pytest.raises(ValueError, match=f"crop must be a multiple of 2, .* up to 8, got .*'crop': {crop}"):
+        training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_the_recipe_cannot_have_is_named(data, tmp_path):
+    for change in ({"depth": 3}, {"image_shape": None}):
+        recipe = training.read_recipe({**RECIPE, "model": {**RECIPE["model"], **change}})
+        with pytest.raises(ValueError, match="a recipe's model must be arguments of HierarchicalModel: "):
+            training.train(recipe, data, tmp_path / "run", verbose=False)
+
+
+def test_a_preset_that_could_not_be_written_is_known_before_step_1(data, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    recipe = training.read_recipe(RECIPE)
+    with training.RunFolder(tmp_path / "run", recipe):
+        (tmp_path / "run" / "preset").write_text("no folder")
+    monkeypatch.setattr(training.stages, "_train_stage", lambda *args: pytest.fail("it began"))
+    with pytest.raises(ValueError, match="preset exists"):
+        training.train(recipe, data, tmp_path / "run", verbose=False)
+
+
+def test_one_training_at_a_time_in_a_folder(data, tmp_path):
+    recipe, folder = training.read_recipe(RECIPE), tmp_path / "run"
+    holding = f"""
+import sys
+from haim_tf.training import RunFolder
+run = RunFolder({str(folder)!r}, {recipe!r})
+print("held", flush=True)
+sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="that no other training writes to, got .*run, where one is running"):
+        training.train(recipe, data, folder, verbose=False)
+    assert not (folder / "data.json").exists()
+    process.kill()
+    process.wait()
+    training.RunFolder(folder, recipe).close()
+    with training.RunFolder(folder, recipe):
+        with pytest.raises(ValueError, match="where one is running"):
+            training.RunFolder(folder, recipe)
+    training.RunFolder(folder, recipe).close()
+
+
+def test_a_disk_that_fills_up_in_training_is_one_line(data, tmp_path, full_disk):
+    recipe = training.read_recipe(RECIPE)
+    with full_disk(20_000), pytest.raises(ValueError, match="cannot write .*checkpoint.npz: .") as caught:
+        training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert "\n" not in str(caught.value)
+    assert not {"checkpoint.npz", "preset"} & set(os.listdir(tmp_path / "run"))
+    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
+
+
+def test_a_run_s_folder_may_be_a_link_and_its_data_relative(data, tmp_path, monkeypatch):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "run").symlink_to("far")
+    monkeypatch.chdir(data.parent)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = training.read_recipe({**RECIPE, "stages": [{"steps": 3, "learning_rate": 0.01}]})
+    training.train(recipe, data.name, "~/run", verbose=False)
+    assert (tmp_path / "run").is_symlink() and (tmp_path / "far" / "preset" / "model.weights.h5").exists()
+    assert json.loads((tmp_path / "far" / "data.json").read_text())["source"] == str(data)
 
 
 def test_unknown_variant_or_recipe():
@@ -467,5 +569,5 @@ def test_a_run_stays_with_its_data(whole_run, data, tmp_path):
 
 @pytest.mark.parametrize("seed", [-1, 3_000_000_000, 1.5, True])
 def test_a_seed_that_nothing_can_draw_with_is_refused(seed):
-    with pytest.raises(ValueError, match="seed must be an int in 0..2147483647"):
+    with pytest.raises(ValueError, match="seed must be an integer in 0..2147483647"):
         training.read_recipe({**RECIPE, "seed": seed})
