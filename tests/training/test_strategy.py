@@ -113,7 +113,7 @@ def start_workers(folder, output):
 
 def finish(folder, processes):
     try:
-        codes = [process.wait(timeout=180) for process in processes]
+        codes = [process.wait(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -165,13 +165,13 @@ def test_two_workers_train_as_one(folder, one_process):
 def test_a_killed_worker_and_its_peer_go_on_from_the_checkpoint(folder, one_process, victim):
     output = f"killed_{victim}"
     workers = start_workers(folder, output)
-    deadline = time.time() + 120
+    deadline = time.time() + 600
     while not (folder / output / "checkpoint.npz").exists():
         assert time.time() < deadline and all(worker.poll() is None for worker in workers)
         time.sleep(0.01)
     workers[victim].send_signal(signal.SIGKILL)
     workers[victim].wait()
-    other = workers[1 - victim].wait(timeout=120)
+    other = workers[1 - victim].wait(timeout=600)
     assert other != 0 and not (folder / output / "preset").exists()
     finish(folder, start_workers(folder, output))
     copies = [copy for i in range(2) for copy in copies_in(folder / f"{output}_{i}.npz")]

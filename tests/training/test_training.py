@@ -142,7 +142,7 @@ def test_kill_9_in_the_middle_then_resume(whole_run, data, tmp_path):
     command = [sys.executable, "-m", "haim_tf", "train", f"--config={recipe}", f"--data={data}"]
     command.append(f"--output={tmp_path / 'run'}")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
+    deadline = time.time() + 600
     while not (tmp_path / "run" / "checkpoint.npz").exists():
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.01)
