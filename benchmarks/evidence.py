@@ -249,59 +249,29 @@ def make_judge(output, settings, train, val):
     import keras
 
     from haim_tf import evaluation
-    from haim_tf.files import read_json, write_json
+    from haim_tf.files import write_json
 
     path, classes = output / "judge.keras", 1 + int(train.labels.max())
-    if not (output / "judge.json").exists():
-        network = evaluation.train_classifier(
-            train, classes, steps=settings["classifier_steps"], verbose=False
-        )
-        network.save(path)
-        extractor = evaluation.feature_layer(network)
-        real = evaluation.extract_features(val.images, extractor)
-        rows = np.random.default_rng(0).permutation(len(train))[: settings["samples"]]
-        others = evaluation.extract_features(train.images[np.sort(rows)], extractor)
-        figures = {
-            "accuracy": evaluation.accuracy(network, val),
-            "num_val": len(val),
-            "num_train": len(train),
-        }
-        write_json(output / "judge.json", {**figures, **distances(real, others)})
-    network = keras.saving.load_model(path, compile=False)
-    extractor = evaluation.feature_layer(network)
-    return {
-        "extractor": extractor,
-        "real": evaluation.extract_features(val.images, extractor),
-        **read_json(output / "judge.json"),
-    }
-
-
-def distances(real, samples):
-    from haim_tf import evaluation
-
-    neighbors = min(3, len(real) - 1, len(samples) - 1)
-    return {
-        "frechet_distance": evaluation.frechet_distance(real, samples),
-        **evaluation.precision_and_recall(real, samples, neighbors),
-        "counts": [len(real), len(samples)],
-    }
+    if (output / "judge.json").exists():
+        return evaluation.Judge(keras.saving.load_model(path, compile=False), train, val)
+    network = evaluation.train_classifier(train, classes, steps=settings["classifier_steps"], verbose=False)
+    network.save(path)
+    judge = evaluation.Judge(network, train, val)
+    write_json(output / "judge.json", judge.score_real(settings["samples"]))
+    return judge
 
 
 def measure_samples(model, settings, seed, train, val, judge, folder):
     """How good samples are: the classification accuracy score, and distances in the judge's features."""
-    from haim_tf import data, evaluation
+    from haim_tf import evaluation
 
-    labels = np.random.default_rng(seed).integers(model.num_classes, size=settings["samples"])
-    images = model.sample(len(labels), labels=labels, seed=seed, batch_size=128, verbose=False)
-    samples = data.ImageData(images, labels, name="samples")
-    network = evaluation.train_classifier(
-        samples, model.num_classes, steps=settings["classifier_steps"], seed=seed, verbose=False
-    )
-    features = evaluation.extract_features(images, judge["extractor"])
+    samples = evaluation.draw_samples(model, settings["samples"], seed=seed, batch_size=128, verbose=False)
+    score = judge.score_samples(samples, steps=settings["classifier_steps"], seed=seed, verbose=False)
+    names = ("num_samples", "frechet_distance", "precision", "recall", "neighbors", "counts")
     return {
-        "classification_accuracy_score": evaluation.accuracy(network, val),
-        "num_samples": len(images),
-        **distances(judge["real"], features),
+        "classification_accuracy_score": score["accuracy_samples"],
+        "standard_error": score["standard_error_samples"],
+        **{name: score[name] for name in names},
     }
 
 

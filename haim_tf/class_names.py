@@ -1,15 +1,26 @@
 """Classes by name: labels from names, and the labels of data from those of a model."""
 
+from __future__ import annotations
+
 import difflib
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from haim_tf.data import ImageData
+    from haim_tf.models import HierarchicalModel
+
+# Labels as they are handed over: one or several, integers or names.
+Labels = int | str | Sequence[int | str] | np.ndarray
 
 # How many names an error shows.
 SHOWN = 5
 
 
-def find_class(name, class_names):
+def find_class(name: str, class_names: Sequence[str] | None) -> int:
     """The label that a name means.
 
     Args:
@@ -37,7 +48,7 @@ def find_class(name, class_names):
     raise ValueError(f"there is no class {name!r}{near(name, class_names)}")
 
 
-def near(name, class_names):
+def near(name: str, class_names: Sequence[str]) -> str:
     """What an error says of the names that are like one: "; did you mean ...?" or the first few."""
     parts = {part: known for known in class_names for part in (*_parts_of(known), _plain(known))}
     close = difflib.get_close_matches(_plain(name), parts, n=SHOWN, cutoff=0.6)
@@ -49,7 +60,7 @@ def near(name, class_names):
     return f"; the classes are {shown}{', ...' if len(class_names) > SHOWN else ''}"
 
 
-def labels_of(labels, class_names):
+def labels_of(labels: Labels, class_names: Sequence[str] | None) -> np.ndarray:
     """Labels as an integer array, where they may be names: one, a list or array of them, or integers.
 
     Raises:
@@ -66,11 +77,13 @@ def labels_of(labels, class_names):
     return given
 
 
-def _tell(text):
+def _tell(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def relabelled(images, model, say=_tell):
+def relabelled(
+    images: ImageData, model: HierarchicalModel, say: Callable[[str], object] = _tell
+) -> ImageData:
     """An `ImageData` whose labels are those of the model's classes of the same names.
 
     Where either side has no names, labels stand for each other by their numbers; where the other has some,

@@ -1,6 +1,11 @@
 """Kinds of parts by name: what a configuration calls them, and how they are made of it."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+# Keeps the type of what a decorator is put on.
+Maker = TypeVar("Maker", bound=Callable[..., Any])
 
 
 class Registry:
@@ -18,11 +23,11 @@ class Registry:
         6
     """
 
-    def __init__(self, what):
+    def __init__(self, what: str):
         self.what = what
         self._makers = {}
 
-    def register(self, kind):
+    def register(self, kind: str) -> Callable[[Maker], Maker]:
         """A decorator that gives a class, or a function that makes one of them, its name.
 
         Raises:
@@ -38,11 +43,13 @@ class Registry:
         return decorate
 
     @property
-    def kinds(self):
+    def kinds(self) -> list[str]:
         """The names, in the order that they were registered in."""
         return list(self._makers)
 
-    def make(self, where, configuration, default=None, **fixed):
+    def make(
+        self, where: str, configuration: dict[str, Any], default: str | None = None, **fixed: Any
+    ) -> Any:
         """One of the parts.
 
         Args:

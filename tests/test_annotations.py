@@ -9,7 +9,21 @@ import haim_tf
 
 ROOT = Path(haim_tf.__file__).parent
 # What is annotated so far; a package's name stands for all modules in it.
-CHECKED = ("checks.py", "data", "files.py", "presets", "registered.py")
+CHECKED = (
+    "checks.py",
+    "class_names.py",
+    "compression",
+    "data",
+    "files.py",
+    "likelihoods",
+    "models",
+    "networks",
+    "presets",
+    "registered.py",
+    "registry.py",
+    "sampling",
+    "saved_model",
+)
 
 
 def unannotated(tree):

@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from absl import flags
+
+import haim_tf
+from haim_tf.data import ImageData
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +54,10 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(tmp_path):
     assert end_to_end["model"]["levels"]["level_1"]["error_auxiliary"] is None
     assert "teacher_1" in masked["model"]["parameters"]
     for figures in (masked, end_to_end):
-        assert 0 <= figures["codes"]["linear_probe"] <= 1 and figures["codes"]["error_best"] > 0
+        assert figures["codes"]["error_best"] > 0
+    assert masked["samples"]["counts"] == [12, 12]
+    share = masked["samples"]["classification_accuracy_score"]
+    assert masked["samples"]["standard_error"] == pytest.approx((share * (1 - share) / 12) ** 0.5)
     assert masked["samples"]["num_samples"] == 12
     text = (tmp_path / "page.md").read_text()
     assert f"{masked['model']['bits_per_dim']['total']:.3f}" in text
@@ -66,6 +74,43 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(tmp_path):
     assert "0.123" in text and "masked_3" not in text and text.count("# Evidence") == 1
     process = run(*flags, '--set={"probe_steps": 3}', "--arms=no_codes", folder=tmp_path)
     assert process.returncode != 0 and "other settings (probe_steps)" in process.stderr
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import evidence
+
+    yield evidence
+    for flag in flags.FLAGS.get_flags_for_module(evidence):
+        delattr(flags.FLAGS, flag.name)
+    del sys.modules["evidence"]
+
+
+def test_probes_find_what_codes_hold_and_nothing_else(evidence):
+    """Images dark above or below: codes tell which half, and nothing of labels that have no part in it."""
+    keras.utils.set_random_seed(0)
+    network = {"width": 4, "blocks": 1}
+    level = {"downsampling": 2, "codebook_size": 8, "code_dim": 4, "width": 8, "blocks": 1}
+    model = haim_tf.HierarchicalModel((8, 8, 1), [{**level, "decoder": network}], network, mixtures=2)
+    rng = np.random.default_rng(0)
+
+    def halves(count):
+        labels = rng.integers(2, size=count)
+        images = rng.integers(0, 20, (count, 8, 8, 1), "uint8")
+        for image, label in zip(images, labels, strict=True):
+            image[4 * label : 4 * label + 4] += 200
+        return ImageData(images, labels)
+
+    train, val = halves(200), halves(100)
+    found = evidence.measure_codes(model, {"level": level, "probe_steps": 150}, 0, train, val, None, None)
+    assert found["linear_probe"] > 0.95 and found["convolutional_probe"] > 0.95
+    variance = np.var(val.images / 127.5, axis=0).mean()
+    assert found["error_best"] < variance / 4
+    for data in (train, val):
+        data.labels[:] = rng.integers(2, size=len(data))
+    found = evidence.measure_codes(model, {"level": level, "probe_steps": 150}, 0, train, val, None, None)
+    assert 0.3 < found["linear_probe"] < 0.7 and 0.3 < found["convolutional_probe"] < 0.7
 
 
 def claim_runs(error, probe, shuffled, total, score, seeds=(0, 1)):

@@ -265,8 +265,8 @@ def public_classes(module):
 
 def test_every_public_class_has_a_case():
     public = set().union(*map(public_classes, (layers, networks, models)))
-    # What others are derived from is tried by tests/test_kinds.py.
-    bases = {networks.AutoregressiveNetwork, networks.AuxiliaryDecoder, likelihoods.Likelihood}
+    # What others are derived from is tried by tests/test_kinds.py, the schedule by test_provenance.py.
+    bases = {models.WarmUp, networks.AutoregressiveNetwork, networks.AuxiliaryDecoder, likelihoods.Likelihood}
     assert public - bases == {cls for cls, *_ in CASES.values()}
     assert public_classes(likelihoods) - bases == {cls for cls, *_ in LIKELIHOODS.values()}
 

@@ -1,8 +1,8 @@
 """Encodes images into the codes of every level, in an .npz file.
 
-It holds codes_1 (the finest), ..., int32 (N, h, w); where the data has them, labels and class_names, those of
-the model, found by name, or the data's own where the model does not have all of its classes; and the paths of
-the images' files where each is a file.
+It holds codes_1 (the finest), ..., int32 (N, h, w), and, where the data has them, labels and class_names:
+those of the model, found by name, or the data's own where the model does not have all of its classes; and
+the paths of the images' files where each is a file.
 """
 
 from absl import flags

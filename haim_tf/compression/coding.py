@@ -2,18 +2,26 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from haim_tf import progress
+from haim_tf.class_names import Labels
 from haim_tf.compression import container, tiles
 from haim_tf.compression.container import Container
-from haim_tf.models import inputs
+from haim_tf.models import HierarchicalModel, inputs
 from haim_tf.sampling import HostWalk
 
 
-def compress(model, images, labels=None, name=None, verbose=None):
+def compress(
+    model: HierarchicalModel,
+    images: Sequence[np.ndarray] | np.ndarray,
+    labels: Labels | None = None,
+    name: str | None = None,
+    verbose: bool | None = None,
+) -> list[bytes]:
     """Compresses images without loss.
 
     Args:
@@ -83,7 +91,12 @@ def compress(model, images, labels=None, name=None, verbose=None):
     ]
 
 
-def decompress(model, files, names=None, verbose=None):
+def decompress(
+    model: HierarchicalModel,
+    files: Sequence[bytes | Container],
+    names: Sequence[str] | None = None,
+    verbose: bool | None = None,
+) -> list[np.ndarray]:
     """The images of compressed files, exactly.
 
     Args:
@@ -138,7 +151,7 @@ def decompress(model, files, names=None, verbose=None):
     return results
 
 
-def fingerprint(model):
+def fingerprint(model: HierarchicalModel) -> bytes:
     """8 bytes that tell models apart: the start of the SHA-256 of configuration, precision and weights."""
     config = {key: value for key, value in model.get_config().items() if key in model._arguments}
     described = json.dumps([config, model.dtype_policy.name], sort_keys=True)

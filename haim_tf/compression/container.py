@@ -47,7 +47,7 @@ class Container:
     words: np.ndarray
 
 
-def pack(container):
+def pack(container: Container) -> bytes:
     """The bytes of a file.
 
     Raises:
@@ -75,7 +75,7 @@ def pack(container):
     return data + struct.pack("<I", zlib.crc32(data))
 
 
-def unpack(data, what="the file"):
+def unpack(data: bytes, what: str = "the file") -> Container:
     """The `Container` of a file's bytes.
 
     Args:

@@ -1,14 +1,16 @@
 """Images of any size as tiles of the model's size, and which tiles run together in a batch."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 
-def count(height, width, shape):
+def count(height: int, width: int, shape: tuple[int, ...]) -> int:
     """How many tiles of `shape` `(h, w, ...)` cover an image."""
     return -(-height // shape[0]) * -(-width // shape[1])
 
 
-def split(image, shape):
+def split(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Tiles `(N, h, w, C)` of an image `(H, W, C)`, in raster order; its last rows and columns are repeated
     where the tiles reach beyond it."""
     rows, columns = -(-image.shape[0] // shape[0]), -(-image.shape[1] // shape[1])
@@ -18,7 +20,7 @@ def split(image, shape):
     return image.swapaxes(1, 2).reshape(rows * columns, *shape)
 
 
-def join(tiles, height, width):
+def join(tiles: np.ndarray, height: int, width: int) -> np.ndarray:
     """The image `(height, width, C)` that `split` made the tiles of."""
     h, w, channels = tiles.shape[1:]
     rows, columns = -(-height // h), -(-width // w)
@@ -26,7 +28,7 @@ def join(tiles, height, width):
     return image.reshape(rows * h, columns * w, channels)[:height, :width]
 
 
-def choose_slots(counts, size):
+def choose_slots(counts: Iterable[int], size: int) -> list[int]:
     """The slot of each file's first tile, so that small files share a batch of `size` tiles."""
     slots, free = [], 0
     for tiles in counts:
@@ -37,7 +39,7 @@ def choose_slots(counts, size):
     return slots
 
 
-def plan(counts, slots, size):
+def plan(counts: Sequence[int], slots: Sequence[int], size: int) -> list[list[tuple[int, slice, slice]]]:
     """Puts the files' tiles into batches.
 
     A file's tiles go in groups of at most `size` into successive batches, each from its slot on; files whose

@@ -1,5 +1,6 @@
 """How good a training set a model's samples are: the classification accuracy score."""
 
+import math
 import sys
 from collections.abc import Callable
 
@@ -105,6 +106,11 @@ def accuracy(network: keras.Model, data: ImageData, batch_size: int = 128) -> fl
     return float(np.concatenate(right).mean())
 
 
+def standard_error(share: float, num: int) -> float:
+    """The standard error of a share, such as an accuracy, of `num` independent images (binomial)."""
+    return math.sqrt(share * (1 - share) / num)
+
+
 def classification_accuracy_score(
     sample_images: ArrayLike,
     sample_labels: ArrayLike,
@@ -137,7 +143,8 @@ def classification_accuracy_score(
         real_classifier: what `train_classifier` has made of `real_train`, so that it is not trained again.
 
     Returns:
-        A dict: `accuracy_samples` and `accuracy_real`, 0..1 on `real_val`; `ratio`, the first by the second;
+        A dict: `accuracy_samples` and `accuracy_real`, 0..1 on `real_val`, and their standard errors,
+        `standard_error_samples` and `standard_error_real`; `ratio`, the first accuracy by the second;
         `num_samples`, `num_train`, `num_val`, `steps`, `batch_size`, `seed`.
 
     Raises:
@@ -170,6 +177,8 @@ def classification_accuracy_score(
     return {
         "accuracy_samples": accuracies[0],
         "accuracy_real": accuracies[1],
+        "standard_error_samples": standard_error(accuracies[0], len(real_val)),
+        "standard_error_real": standard_error(accuracies[1], len(real_val)),
         "ratio": accuracies[0] / accuracies[1] if accuracies[1] else None,
         "num_samples": len(samples),
         "num_train": len(real_train),

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from haim_tf.checks import require_int
+from haim_tf.layers.types import Cache, Tensor
 from haim_tf.likelihoods.base import PIXEL_LIKELIHOODS, Likelihood
 
 # Below this a temperature counts as zero. Division by it keeps float32 finite and still separates any two
@@ -33,19 +34,19 @@ class Categorical(Likelihood):
 
     takes_guidance = True
 
-    def __init__(self, num_values):
+    def __init__(self, num_values: int):
         self.num_values = require_int("num_values", num_values, low=2)
         self.params_size = self.output_size = self.num_values
 
-    def parameters(self, outputs, x):
+    def parameters(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Logits, float32 (B, H, W, K): `outputs` (B, H, W, K) as they are; `x` plays no part."""
         return ops.cast(outputs, "float32")
 
-    def parameters_at(self, cache, outputs, column):
+    def parameters_at(self, cache: Cache, outputs: Tensor, column: Tensor | int) -> Tensor:
         """Logits, float32 (B, K): `outputs` (B, K) as they are."""
         return ops.cast(outputs, "float32")
 
-    def log_prob(self, params, x):
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log-probability of `x`.
 
         Args:
@@ -58,11 +59,11 @@ class Categorical(Likelihood):
         logits = ops.cast(params, "float32")
         return -ops.sparse_categorical_crossentropy(ops.cast(x, "int32"), logits, from_logits=True)
 
-    def log_probs(self, params, earlier=None):
+    def log_probs(self, params: Tensor, earlier: Tensor | None = None) -> Tensor:
         """Log-probability of every value, float32 (..., K), nats; there are no `earlier` channels."""
         return ops.log_softmax(ops.cast(params, "float32"), axis=-1)
 
-    def guided(self, conditional, unconditional, guidance):
+    def guided(self, conditional: Tensor, unconditional: Tensor, guidance: Tensor | float) -> Tensor:
         """Logits, float32 (..., K), moved away from what they are without a condition.
 
         Args:
@@ -77,7 +78,9 @@ class Categorical(Likelihood):
         # Put so, guidance 1 leaves the conditional logits to the bit.
         return conditional + (guidance - 1.0) * (conditional - unconditional)
 
-    def sample(self, params, noise, temperature=1.0, top_p=1.0):
+    def sample(
+        self, params: Tensor, noise: Tensor, temperature: Tensor | float = 1.0, top_p: Tensor | float = 1.0
+    ) -> Tensor:
         """Samples by the inverse CDF.
 
         Args:
@@ -95,19 +98,21 @@ class Categorical(Likelihood):
         noise = ops.cast(noise, "float32")
         return sample_categorical(ops.cast(params, "float32"), noise[..., 0], temperature, top_p)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"num_values": self.num_values}
 
 
 @PIXEL_LIKELIHOODS.register("categorical")
-def categorical_pixels(channels):
+def categorical_pixels(channels: int) -> Categorical:
     """Grey pixels as 256 values; a ValueError for more than one channel."""
     if channels != 1:
         raise ValueError(f"categorical pixels must have 1 channel, got {channels}")
     return Categorical(256)
 
 
-def sample_categorical(logits, uniform, temperature, top_p):
+def sample_categorical(
+    logits: Tensor, uniform: Tensor, temperature: Tensor | float, top_p: Tensor | float
+) -> Tensor:
     """Inverse-CDF sample, int32 (...), from float32 logits (..., K) with one uniform (...) each."""
     temperature, top_p = ops.cast(temperature, "float32"), ops.cast(top_p, "float32")
     # At temperature 0 only the mode has mass; a zero uniform takes the first of equal modes, as argmax does.

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from haim_tf.checks import require_int
+from haim_tf.layers.types import Cache, Tensor
 from haim_tf.likelihoods.base import PIXEL_LIKELIHOODS, Likelihood
 from haim_tf.likelihoods.categorical import sample_categorical
 
@@ -58,7 +59,7 @@ class DiscretizedLogisticMixture(Likelihood):
 
     embedded = False
 
-    def __init__(self, channels, mixtures=10, levels=256):
+    def __init__(self, channels: int, mixtures: int = 10, levels: int = 256):
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {channels!r}")
         self.channels = int(channels)
@@ -75,7 +76,7 @@ class DiscretizedLogisticMixture(Likelihood):
         """Groups of M numbers: logits, a mean and a log-scale a channel, a coefficient a pair of channels."""
         return 1 + 2 * self.channels + self.channels * (self.channels - 1) // 2
 
-    def initial_bias(self):
+    def initial_bias(self) -> np.ndarray:
         """Float32 (params_size,): spread log-scales, coefficients as the class docstring says, else zeros."""
         groups = np.zeros((self._num_groups, self.mixtures), "float32")
         groups[1 + self.channels : 1 + 2 * self.channels] = np.linspace(
@@ -85,11 +86,11 @@ class DiscretizedLogisticMixture(Likelihood):
             groups[self._coefficient_group(channel, channel - 1)] = _INITIAL_COEFFICIENT
         return groups.reshape(-1)
 
-    def scale(self, x):
+    def scale(self, x: Tensor) -> Tensor:
         """Ints 0..levels-1 of any shape to float32 in -1..1."""
         return ops.cast(x, "float32") * (2.0 / (self.levels - 1)) - 1.0
 
-    def parameters(self, outputs, x):
+    def parameters(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Parameters of every position of a grid.
 
         Args:
@@ -104,15 +105,15 @@ class DiscretizedLogisticMixture(Likelihood):
         west, north, north_west = padded[:, 1:, :-1], padded[:, :-1, 1:], padded[:, :-1, :-1]
         return self._with_prediction(outputs, west, north, north_west)
 
-    def init_cache(self, batch_size, width):
+    def init_cache(self, batch_size: int, width: int) -> Cache:
         """The last row and the current one, float32 (B, W + 1, C), with a place outside before the first."""
         empty = ops.zeros((batch_size, width + 1, self.channels), "float32")
         return {"above": empty, "row": empty}
 
-    def start_row(self, cache):
+    def start_row(self, cache: Cache) -> Cache:
         return {"above": cache["row"], "row": ops.zeros_like(cache["row"])}
 
-    def parameters_at(self, cache, outputs, column):
+    def parameters_at(self, cache: Cache, outputs: Tensor, column: Tensor | int) -> Tensor:
         above, row = cache["above"], cache["row"]
         size = (row.shape[0], 1, self.channels)
         west = ops.slice(row, (0, column, 0), size)[:, 0]
@@ -120,7 +121,7 @@ class DiscretizedLogisticMixture(Likelihood):
         north_west = ops.slice(above, (0, column, 0), size)[:, 0]
         return self._with_prediction(outputs, west, north, north_west)
 
-    def write(self, cache, x, column):
+    def write(self, cache: Cache, x: Tensor, column: Tensor | int) -> Cache:
         row = ops.slice_update(cache["row"], (0, column + 1, 0), self.scale(x)[:, None])
         return {**cache, "row": row}
 
@@ -129,7 +130,7 @@ class DiscretizedLogisticMixture(Likelihood):
         prediction = ops.clip(0.75 * west + 0.75 * north - 0.5 * north_west, -1.0, 1.0)
         return ops.concatenate([ops.cast(outputs, "float32"), prediction], axis=-1)
 
-    def log_prob(self, params, x):
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log-probability of `x`, all channels together.
 
         Args:
@@ -142,7 +143,7 @@ class DiscretizedLogisticMixture(Likelihood):
         groups, predictions = self._split(params)
         return ops.logsumexp(self._log_joint(groups, predictions, x)[0], axis=-1)
 
-    def log_probs(self, params, earlier=None):
+    def log_probs(self, params: Tensor, earlier: Tensor | None = None) -> Tensor:
         """Log-probability of every value of one channel, given the channels before it.
 
         Args:
@@ -159,7 +160,9 @@ class DiscretizedLogisticMixture(Likelihood):
         log_bins = self._log_bin(values, mean[..., None, :], log_scale[..., None, :])
         return ops.logsumexp(ops.log_softmax(log_joint, axis=-1)[..., None, :] + log_bins, axis=-1)
 
-    def sample(self, params, noise, temperature=1.0, top_p=1.0):
+    def sample(
+        self, params: Tensor, noise: Tensor, temperature: Tensor | float = 1.0, top_p: Tensor | float = 1.0
+    ) -> Tensor:
         """Samples a component, then channel after channel by the logistic's inverse CDF.
 
         NOTE: `top_p` confines each channel to the central `top_p` mass of its component's logistic, after
@@ -243,5 +246,5 @@ class DiscretizedLogisticMixture(Likelihood):
         overlap = ops.log(-ops.expm1(-(lower + upper) * inverse_scale))
         return below_upper + above_lower + overlap
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"channels": self.channels, "mixtures": self.mixtures, "levels": self.levels}

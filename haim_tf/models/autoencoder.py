@@ -1,7 +1,10 @@
 """One level's autoencoder: encoder, vector quantizer and auxiliary decoder."""
 
+from typing import Any
+
 import keras
 
+from haim_tf.layers.types import Shape, Tensor
 from haim_tf.layers.vector_quantizer import VectorQuantizer
 from haim_tf.models import inputs
 from haim_tf.networks import AUXILIARY_DECODERS
@@ -50,18 +53,18 @@ class DiscreteAutoencoder(keras.Model):
 
     def __init__(
         self,
-        downsampling,
-        codebook_size,
-        code_dim,
-        width,
-        blocks,
-        channels=None,
-        lower_codebook_size=None,
-        commitment=0.25,
-        decay=0.99,
-        revive_below=0.1,
-        auxiliary=None,
-        **kwargs,
+        downsampling: int,
+        codebook_size: int,
+        code_dim: int,
+        width: int,
+        blocks: int,
+        channels: int | None = None,
+        lower_codebook_size: int | None = None,
+        commitment: float = 0.25,
+        decay: float = 0.99,
+        revive_below: float = 0.1,
+        auxiliary: dict[str, Any] | None = None,
+        **kwargs: Any,
     ):
         inputs.check_settings()
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -100,33 +103,33 @@ class DiscreteAutoencoder(keras.Model):
                 layer.trainable = False
 
     @property
-    def teacher(self):
+    def teacher(self) -> keras.Layer | None:
         """The auxiliary decoder's teacher, which is trained apart from the rest, or `None`."""
         return getattr(self.decoder, "teacher", None)
 
     @property
-    def end_to_end(self):
+    def end_to_end(self) -> bool:
         """Whether there is no auxiliary decoder, and the main decoder is to train the codes."""
         return self.decoder is None
 
     @property
-    def trains(self):
+    def trains(self) -> bool:
         """Whether there is what its loss takes: not where the decoder's teacher was dropped."""
         return self.decoder is None or self.decoder.trainable_codes
 
     @property
-    def layers_but_teacher(self):
+    def layers_but_teacher(self) -> list[keras.Layer]:
         """What the autoencoder's loss trains."""
         return [self.encoder, self.quantizer, *(self.decoder.trained_layers() if self.decoder else ())]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         code_vectors = (None, None, None, self.quantizer.code_dim)
         self.encoder.build(input_shape)
         self.quantizer.build(code_vectors)
         if self.decoder:
             self.decoder.build(code_vectors)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> dict[str, Tensor]:
         """Returns a dict: `codes`, their `code_vectors`, the scalar `loss`; `outputs` of the auxiliary
         decoder where there is one; and `teacher_loss` where there is a teacher."""
         quantized = self.quantizer(self.encoder(inputs), training=training)
@@ -138,16 +141,16 @@ class DiscreteAutoencoder(keras.Model):
         losses = self.decoder.losses(outputs, inputs, training)
         return {**found, "outputs": outputs, **losses, "loss": losses["loss"] + commitment}
 
-    def encode(self, inputs):
+    def encode(self, inputs: Tensor) -> Tensor:
         """Codes x_l, int32 `(B, h, w)`, of a batch of grids x_{l-1}."""
         return self.quantizer(self.encoder(inputs), training=False)["codes"]
 
-    def reconstruct(self, codes):
+    def reconstruct(self, codes: Tensor) -> Tensor:
         """The auxiliary decoder's grid x_{l-1} for codes x_l: pixels in -1..1, or likeliest lower codes."""
         outputs = self._decode(codes)
         return self.decoder.reconstruct(outputs)
 
-    def sample(self, codes, seed=None):
+    def sample(self, codes: Tensor, seed: int | keras.random.SeedGenerator | None = None) -> Tensor:
         """As `reconstruct`, but drawn from the decoder's distribution, where it has one (masked
         self-prediction).
 
@@ -162,10 +165,17 @@ class DiscreteAutoencoder(keras.Model):
             raise ValueError("codes trained end to end have no auxiliary decoder to reconstruct with")
         return self.decoder(self.quantizer.lookup(codes))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        y_pred: dict[str, Tensor] | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         return y_pred["loss"] + y_pred.get("teacher_loss", 0.0)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), **self._arguments}
 
 

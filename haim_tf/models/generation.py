@@ -1,11 +1,20 @@
 """What a hierarchy makes: samples, images of given codes, reconstructions, completions, distributions."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
 
 from haim_tf import progress
 from haim_tf.checks import check_sampling, require_positive_integers
+from haim_tf.class_names import Labels
 from haim_tf.models import inputs
 from haim_tf.sampling import Sampler, seed_pairs
+
+if TYPE_CHECKING:
+    from haim_tf.distribution import ImageDistribution, PriorDistribution
 
 
 class Generation:
@@ -13,15 +22,15 @@ class Generation:
 
     def sample(
         self,
-        num,
-        labels=None,
-        seed=0,
-        temperature=None,
-        top_p=None,
-        guidance=None,
-        batch_size=64,
-        verbose=None,
-    ):
+        num: int,
+        labels: Labels | None = None,
+        seed: int | np.ndarray = 0,
+        temperature: float | Sequence[float] | None = None,
+        top_p: float | Sequence[float] | None = None,
+        guidance: float | None = None,
+        batch_size: int = 64,
+        verbose: bool | None = None,
+    ) -> np.ndarray:
         """Samples images: top codes from the prior, then down through the main decoders.
 
         Args:
@@ -55,7 +64,16 @@ class Generation:
         sampling = self._sampling_of(temperature=temperature, top_p=top_p, guidance=guidance)
         return self._sample_below(None, labels, seeds, sampling, batch_size, verbose)
 
-    def decode(self, codes, level=None, seed=0, temperature=None, top_p=None, batch_size=64, verbose=None):
+    def decode(
+        self,
+        codes: np.ndarray,
+        level: int | None = None,
+        seed: int | np.ndarray = 0,
+        temperature: float | Sequence[float] | None = None,
+        top_p: float | Sequence[float] | None = None,
+        batch_size: int = 64,
+        verbose: bool | None = None,
+    ) -> np.ndarray:
         """Samples everything below level `level` (the top one where `None`): images for its codes.
 
         Args:
@@ -72,7 +90,14 @@ class Generation:
         sampling = self._sampling_of(temperature=temperature, top_p=top_p)
         return self._sample_below((level, codes), None, seeds, sampling, batch_size, verbose)
 
-    def reconstruct(self, images, level=1, decoder="main", seed=0, **sampling):
+    def reconstruct(
+        self,
+        images: np.ndarray,
+        level: int = 1,
+        decoder: Literal["main", "auxiliary"] = "main",
+        seed: int | np.ndarray = 0,
+        **sampling: Any,
+    ) -> np.ndarray:
         """Images drawn from, or best fitting, the codes of images at one level.
 
         Args:
@@ -93,7 +118,7 @@ class Generation:
             return self._run("_auxiliary", codes, level)
         return self.decode(codes, level=level, seed=seed, **sampling)
 
-    def sampler(self, index):
+    def sampler(self, index: int) -> Sampler:
         """The compiled `Sampler` of network `index` (0 the finest decoder, `num_levels` the prior)."""
         if ("sampler", index) not in self._programs:
             self._programs["sampler", index] = Sampler(
@@ -101,7 +126,7 @@ class Generation:
             )
         return self._programs["sampler", index]
 
-    def compile_sampler(self, batch_size=64):
+    def compile_sampler(self, batch_size: int = 64) -> None:
         """Builds what sampling batches of a size needs ahead of its first use, for all networks.
 
         Args:
@@ -149,19 +174,32 @@ class Generation:
 
     # Put to use: each in a module of its own, which stands above models ------------------------------------
 
-    def complete(self, images, mask=None, rows=None, labels=None, seed=0, candidates=16, **options):
+    def complete(
+        self,
+        images: np.ndarray,
+        mask: np.ndarray | None = None,
+        rows: int | None = None,
+        labels: Labels | None = None,
+        seed: int | np.ndarray = 0,
+        candidates: int = 16,
+        **options: Any,
+    ) -> np.ndarray | tuple[np.ndarray, list[np.ndarray]]:
         """Completes images, known pixels kept bit for bit; see `haim_tf.completion.complete`."""
         from haim_tf import completion
 
         return completion.complete(self, images, mask, rows, labels, seed, candidates, **options)
 
-    def as_distribution(self, labels=None, temperature=1.0):
+    def as_distribution(
+        self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
+    ) -> ImageDistribution:
         """A `tfp.distributions.Distribution` of images; see `haim_tf.distribution.ImageDistribution`."""
         from haim_tf.distribution import ImageDistribution
 
         return ImageDistribution(self, labels, temperature)
 
-    def prior_distribution(self, labels=None, temperature=1.0):
+    def prior_distribution(
+        self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
+    ) -> PriorDistribution:
         """That of the top codes, with an exact `log_prob`; see `haim_tf.distribution.PriorDistribution`."""
         from haim_tf.distribution import PriorDistribution
 

@@ -1,19 +1,29 @@
 """The hierarchical model: images to codes, likelihoods and samples."""
 
+from __future__ import annotations
+
 import copy
 import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from haim_tf.checks import check_sampling, require_positive_integers
+from haim_tf.class_names import Labels
+from haim_tf.layers.types import Shape, Tensor
 from haim_tf.likelihoods import PIXEL_LIKELIHOODS, Categorical
 from haim_tf.models import inputs
 from haim_tf.models.autoencoder import DiscreteAutoencoder
 from haim_tf.models.generation import Generation
 from haim_tf.models.train_step import PartwiseTraining
-from haim_tf.networks import NETWORKS
+from haim_tf.networks import NETWORKS, AutoregressiveNetwork
+
+if TYPE_CHECKING:
+    from haim_tf.data.image_files import ImageShape
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
@@ -66,13 +76,13 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
     def __init__(
         self,
-        image_shape,
-        levels,
-        prior,
-        num_classes=None,
-        pixel_likelihood="logistic_mixture",
-        mixtures=10,
-        **kwargs,
+        image_shape: ImageShape,
+        levels: Sequence[dict[str, Any]],
+        prior: dict[str, Any],
+        num_classes: int | None = None,
+        pixel_likelihood: str | dict[str, Any] = "logistic_mixture",
+        mixtures: int = 10,
+        **kwargs: Any,
     ):
         inputs.check_settings()
         super().__init__(**kwargs)
@@ -157,7 +167,7 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
                 configuration["mixtures"] = mixtures
         return PIXEL_LIKELIHOODS.make("pixel_likelihood", configuration, channels=self.image_shape[2])
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         """Creates every variable; no input shape is needed."""
         if self.built:
             return
@@ -168,19 +178,19 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         self.built = True
 
     @property
-    def networks(self):
+    def networks(self) -> list[AutoregressiveNetwork]:
         """The autoregressive networks: main decoders, finest first, then the prior."""
         return [*self.decoders, self.prior]
 
     # Tensor code, shared by training and use -------------------------------------------------------------
 
-    def elements(self, images):
+    def elements(self, images: Tensor) -> Tensor:
         """uint8 or float images as the grid x_0: int32 `(B, H, W, C)`, or `(B, H, W)` where the likelihood of
         the pixels takes single numbers."""
         images = ops.cast(ops.round(ops.cast(images, "float32")), "int32")
         return images if self.networks[0].likelihood.element_shape else images[..., 0]
 
-    def autoencoder_input(self, grid, level):
+    def autoencoder_input(self, grid: Tensor, level: int) -> Tensor:
         """What the autoencoder of `level` reads of its grid x_{l-1}: pixels in -1..1, or codes."""
         if level > 1:
             return grid
@@ -251,12 +261,12 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         found = _one_by_one(log_probs, -(-pairs // size))
         return ops.reshape(ops.reshape(found, (-1,))[:pairs], (-1, self.num_classes))
 
-    def decoder_condition(self, codes, level):
+    def decoder_condition(self, codes: Tensor, level: int) -> Tensor:
         """What the main decoder of `level` reads of the codes: themselves, or end to end their vectors."""
         autoencoder = self.autoencoders[level - 1]
         return autoencoder.quantizer.lookup(codes) if autoencoder.end_to_end else codes
 
-    def has_auxiliary(self, level):
+    def has_auxiliary(self, level: int) -> bool:
         """Whether the codes of a level, and all below, have auxiliary decoders to reconstruct with."""
         return not any(autoencoder.end_to_end for autoencoder in self.autoencoders[:level])
 
@@ -290,7 +300,7 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
 
     # Codes and likelihoods -------------------------------------------------------------------------------
 
-    def encode(self, images):
+    def encode(self, images: np.ndarray) -> list[np.ndarray]:
         """Codes of images: a list `[x_1, ..., x_L]` of int32 arrays `(B, h_l, w_l)`.
 
         Args:
@@ -300,7 +310,7 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         return self._run("_encode", images) if self.num_levels else []
 
     @property
-    def sampling_defaults(self):
+    def sampling_defaults(self) -> dict[str, Any]:
         """How the model samples when nothing else is asked: a dict of `temperature` and `top_p`, lists with
         one float a level (finest first) and one for the prior, and `guidance`, a float.
 
@@ -309,17 +319,17 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         return check_sampling(self._sampling, len(self.networks), self.takes_guidance)
 
     @sampling_defaults.setter
-    def sampling_defaults(self, values):
+    def sampling_defaults(self, values: dict[str, Any] | None) -> None:
         check_sampling(values, len(self.networks), self.takes_guidance)
         self._sampling = values
 
     @property
-    def takes_guidance(self):
+    def takes_guidance(self) -> bool:
         """Whether `sample` takes a `guidance` other than 1: the prior is over codes and was trained with
         labels left out."""
         return self.prior.no_label is not None and self.prior.likelihood.takes_guidance
 
-    def log_prob(self, images, labels=None):
+    def log_prob(self, images: np.ndarray, labels: Labels | None = None) -> np.ndarray:
         """Lower bound of the log-likelihood of images, float32 `(B,)`, in nats per image.
 
         Args:
@@ -330,7 +340,9 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
         """
         return self._log_probs_by_part(images, labels).sum(axis=1)
 
-    def bits_per_dim(self, images, labels=None, per_level=False):
+    def bits_per_dim(
+        self, images: np.ndarray, labels: Labels | None = None, per_level: bool = False
+    ) -> np.ndarray | dict[str, np.ndarray]:
         """Upper bound of the bits per dimension of images: `-log_prob / (H W C ln 2)`.
 
         Args:
@@ -355,7 +367,7 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
             labels = inputs.check_labels(labels, self.num_classes, len(images), self.class_names)
         return self._run("_log_probs", images, labels)
 
-    def without_teachers(self):
+    def without_teachers(self) -> HierarchicalModel:
         """A copy that lacks the teachers of masked self-prediction: smaller, alike in everything but training
         the codes of their levels, which are frozen."""
         levels = [dict(level) for level in self.get_config()["levels"]]
@@ -368,24 +380,24 @@ class HierarchicalModel(PartwiseTraining, Generation, keras.Model):
                 ours.assign(theirs)
         return model
 
-    def save_to_preset(self, folder, **options):
+    def save_to_preset(self, folder: str | os.PathLike, **options: Any) -> None:
         """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
         from haim_tf import presets  # Which find this class by its name.
 
         presets.save_to_preset(self, folder, **options)
 
     @property
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, a dict that JSON can hold."""
         return copy.deepcopy(self._arguments)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         known = {"class_names": self.class_names, "sampling_defaults": self._sampling}
         known |= {"origin": self.origin, "fitted": self.fitted}
         return {**super().get_config(), **self._arguments, **known}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> HierarchicalModel:
         config = dict(config)
         names = ("class_names", "sampling_defaults", "origin", "fitted")
         known = {name: config.pop(name, None) for name in names}

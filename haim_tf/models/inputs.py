@@ -1,12 +1,21 @@
 """Checks of what users hand to a model: each wrong input is one error that names what is accepted."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 
-from haim_tf.class_names import labels_of
+from haim_tf.class_names import Labels, labels_of
+
+if TYPE_CHECKING:
+    from haim_tf.data.image_files import ImageShape
+    from haim_tf.models import HierarchicalModel
 
 
-def check_settings():
+def check_settings() -> None:
     """A ValueError where Keras' global settings are not those that the models are made for."""
     wanted = {"image_data_format": "channels_last", "floatx": "float32"}
     for name, value in wanted.items():
@@ -18,7 +27,7 @@ def check_settings():
             )
 
 
-def check_images(images, image_shape, any_scale=False):
+def check_images(images: np.ndarray, image_shape: ImageShape, any_scale: bool = False) -> np.ndarray:
     """Returns `images` as a uint8 array `(B, H, W, C)`.
 
     Accepts integers, or floats, in 0..255; floats are rounded. Fractions all in 0..1 are refused, for they
@@ -49,13 +58,15 @@ def check_images(images, image_shape, any_scale=False):
     return np.round(images).astype("uint8")
 
 
-def looks_scaled(images):
+def looks_scaled(images: np.ndarray) -> bool:
     """Whether numbers look like images in 0..1: all are, and not all are whole."""
     floats = np.issubdtype(images.dtype, np.floating) and images.size
     return bool(floats and images.max() <= 1 and (images != np.round(images)).any())
 
 
-def check_labels(labels, num_classes, count, class_names=None):
+def check_labels(
+    labels: Labels | None, num_classes: int | None, count: int, class_names: Sequence[str] | None = None
+) -> np.ndarray | None:
     """Returns `labels` as int32 `(count,)` (one is repeated), or `None` for an unconditional model; names of
     classes are accepted as well.
 
@@ -84,7 +95,7 @@ def check_labels(labels, num_classes, count, class_names=None):
     return np.broadcast_to(labels, count).astype("int32")
 
 
-def check_specification(images, labels, image_shape, num_classes):
+def check_specification(images: Any, labels: Any, image_shape: ImageShape, num_classes: int | None) -> None:
     """Checks the shapes and dtypes of a data set's batches, from their `tf.TensorSpec`s.
 
     Raises:
@@ -116,11 +127,15 @@ class BatchCheck:
         class_names: the labels' names, or `None`.
     """
 
-    def __init__(self, image_shape, num_classes, class_names=None):
+    def __init__(
+        self, image_shape: ImageShape, num_classes: int | None, class_names: Sequence[str] | None = None
+    ):
         self.arguments = image_shape, num_classes, class_names
         self.decided = False
 
-    def __call__(self, images, labels=None):
+    def __call__(
+        self, images: np.ndarray, labels: Labels | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """uint8 images and int32 labels (or `None`) of a batch; a ValueError where they do not fit."""
         image_shape, num_classes, class_names = self.arguments
         images = np.asarray(images)
@@ -129,14 +144,14 @@ class BatchCheck:
         self.decided = self.decided or bool(floats and images.max() > 1)
         return checked, check_labels(labels, num_classes, len(checked), class_names)
 
-    def batch(self, batch):
+    def batch(self, batch: np.ndarray | tuple) -> np.ndarray | tuple:
         """The same for a batch as Keras takes it: images, `(images,)` or `(images, labels)`."""
         images, labels = unpack(batch)
         images, labels = self(images, labels)
         return images if labels is None else (images, labels)
 
 
-def unpack(batch):
+def unpack(batch: Any) -> tuple[Any, Any]:
     """A batch as (images, labels), labels `None` where there are none."""
     if not isinstance(batch, (tuple, list)):
         return batch, None
@@ -145,7 +160,7 @@ def unpack(batch):
     return batch[0], batch[1] if len(batch) > 1 else None
 
 
-def checked_batches(batches, check):
+def checked_batches(batches: Any, check: BatchCheck) -> Any:
     """A `tf.data.Dataset` whose batches are checked as they come.
 
     Args:
@@ -182,7 +197,7 @@ class CheckedDataset(keras.utils.PyDataset):
         check: a `BatchCheck`.
     """
 
-    def __init__(self, batches, check):
+    def __init__(self, batches: keras.utils.PyDataset, check: BatchCheck):
         super().__init__(
             workers=batches.workers,
             use_multiprocessing=batches.use_multiprocessing,
@@ -191,33 +206,33 @@ class CheckedDataset(keras.utils.PyDataset):
         self.batches, self.check = batches, check
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         return self.batches.num_batches
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> np.ndarray | tuple:
         return self.check.batch(self.batches[index])
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         self.batches.on_epoch_begin()
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         self.batches.on_epoch_end()
 
 
-def value_error(error):
+def value_error(error: Exception) -> ValueError | None:
     """The ValueError that a check inside a data set raised, from the TensorFlow error that it became."""
     message = str(error)
     start = message.find("ValueError: ")
     return None if start < 0 else ValueError(message[start + len("ValueError: ") :].splitlines()[0])
 
 
-def check_codes_have_auxiliary(model, what):
+def check_codes_have_auxiliary(model: HierarchicalModel, what: str) -> None:
     """A ValueError where the main decoder trained the codes: such a model is for comparison only."""
     if not model.has_auxiliary(model.num_levels):
         raise ValueError(f"{what} needs codes learned by auxiliary decoders, got a model trained end to end")
 
 
-def check_codes(codes, shape, codebook_size):
+def check_codes(codes: np.ndarray, shape: tuple[int, int], codebook_size: int) -> np.ndarray:
     """Returns `codes` as int32 `(B, h, w)`; a ValueError where shape, dtype or range is wrong."""
     codes = np.asarray(codes)
     if codes.ndim != 3 or codes.shape[1:] != tuple(shape):
@@ -231,7 +246,7 @@ def check_codes(codes, shape, codebook_size):
     return codes.astype("int32")
 
 
-def check_level(level, count):
+def check_level(level: int, count: int) -> int:
     """Returns `level`, an int in 1..count; a ValueError otherwise."""
     if count == 0:
         raise ValueError(f"this model is flat: it has no levels and no codes, got level {level!r}")

@@ -1,5 +1,10 @@
 """The parts of a hierarchy: what is trained, frozen or started apart from the rest, by name."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
 from keras import ops
 
 
@@ -11,7 +16,7 @@ class Parts:
     """
 
     @property
-    def parts(self):
+    def parts(self) -> dict[str, keras.Layer | _Layers]:
         """The separately trained parts by name."""
         parts = {}
         for i, (autoencoder, decoder) in enumerate(
@@ -23,7 +28,7 @@ class Parts:
             parts[f"decoder_{i}"] = decoder
         return {**parts, "prior": self.prior}
 
-    def parts_named(self, names):
+    def parts_named(self, names: Iterable[str]) -> set[str]:
         """Part names of a mix of part names and groups: "codes" (teachers and all), "teachers", "decoders",
         "prior", "level_1", ..."""
         groups = {name: [name] for name in self.parts}
@@ -37,7 +42,7 @@ class Parts:
                 raise ValueError(f"unknown part {name!r}; the parts of this model are {sorted(groups)}")
         return {part for name in names for part in groups[name]}
 
-    def freeze(self, *names):
+    def freeze(self, *names: str) -> None:
         """Keeps parts from being trained: "codes" (all autoencoders), "teachers", "decoders", "prior",
         "level_1", ...
 
@@ -46,12 +51,12 @@ class Parts:
         """
         self._set_trainable(self.parts_named(names), False)
 
-    def unfreeze(self, *names):
+    def unfreeze(self, *names: str) -> None:
         """Trains parts again: the named ones, or all (but for autoencoders that have lost their teachers)."""
         lost = {f"autoencoder_{i}" for i, a in enumerate(self.autoencoders, start=1) if not a.trains}
         self._set_trainable(self.parts_named(names or set(self.parts) - lost), True)
 
-    def embed_by_codebooks(self, *names):
+    def embed_by_codebooks(self, *names: str) -> None:
         """Starts how fresh networks embed codes from the code vectors of trained codebooks.
 
         Best done once, when the codes are trained and before the networks are: they learn faster so,

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 
+from haim_tf.models.hierarchy import HierarchicalModel
 
-def without_rare_codes(model, images, below=0.1):
+
+def without_rare_codes(model: HierarchicalModel, images: np.ndarray, below: float = 0.1) -> HierarchicalModel:
     """A copy of a hierarchy whose codebooks lack the codes that images hardly use.
 
     What was such a code becomes the nearest of the others. Rare codes cost the networks outputs and

@@ -3,6 +3,8 @@
 import copy
 import math
 import types
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -10,6 +12,7 @@ from keras import ops
 
 from haim_tf.class_names import relabelled
 from haim_tf.layers import collectives
+from haim_tf.layers.types import Tensor
 from haim_tf.models import inputs
 from haim_tf.models.parts import Parts
 from haim_tf.models.warm_up import WarmUp
@@ -40,7 +43,13 @@ class PartwiseTraining(Parts):
             names += [f"loss_{part}", f"gradient_norm_{part}"]
         self._trackers = _Trackers(names)
 
-    def compile(self, optimizer=None, clip_norm=1.0, jit_compile=None, **kwargs):
+    def compile(
+        self,
+        optimizer: keras.Optimizer | None = None,
+        clip_norm: float | None = 1.0,
+        jit_compile: bool | Literal["auto"] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Readies the model for `fit`; without arguments, Adam with clipped gradients at 5e-4, which it rises
         to over 100 steps so that a trained model is not thrown out of its place.
 
@@ -63,19 +72,27 @@ class PartwiseTraining(Parts):
         if not tensorflow and clip_norm and self.optimizer.global_clipnorm is None:
             self.optimizer.global_clipnorm = clip_norm
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict | None:
         """What a saved model keeps of `compile`, the clipping and the frozen parts with it."""
         config = super().get_compile_config()
         frozen = [name for name, part in self.parts.items() if not part.trainable]
         return {**config, "clip_norm": self._clip_norm, "frozen": frozen} if config else config
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         config = keras.saving.deserialize_keras_object(config)
         self.freeze(*config.pop("frozen"))
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, validation_data=None, callbacks=None, verbose="auto", **kwargs):
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        validation_data: Any = None,
+        callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+        verbose: int | str = "auto",
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """`keras.Model.fit` on images, or images and labels.
 
         Labels are integers, `(B,)` or `(B, 1)`, or names of classes. Labels of a `haim_tf.data.Batches` with
@@ -108,21 +125,28 @@ class PartwiseTraining(Parts):
         self.fitted = True
         return found
 
-    def evaluate(self, x=None, y=None, callbacks=None, verbose="auto", **kwargs):
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+        verbose: int | str = "auto",
+        **kwargs: Any,
+    ) -> Any:
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
         x, y = self._checked(x, y)
         callbacks = _readied(callbacks, verbose)
         return _with_value_errors(super().evaluate, x, y, callbacks=callbacks, verbose=verbose, **kwargs)
 
-    def train_on_batch(self, x, y=None, **kwargs):
+    def train_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
         """`keras.Model.train_on_batch`, on images or images and labels."""
         return super().train_on_batch(*self._checked(x, y), **kwargs)
 
-    def test_on_batch(self, x, y=None, **kwargs):
+    def test_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
         """`keras.Model.test_on_batch`, on images or images and labels."""
         return super().test_on_batch(*self._checked(x, y), **kwargs)
 
-    def check_batches(self, batches):
+    def check_batches(self, batches: keras.utils.PyDataset) -> None:
         """A ValueError where the batches of a `PyDataset` do not fit the model."""
         self._checked(batches, None)
 
@@ -152,7 +176,14 @@ class PartwiseTraining(Parts):
             x, y = check(x, y)
         return x, y
 
-    def losses_and_statistics(self, images, labels=None, codes=None, corner=None, training=False):
+    def losses_and_statistics(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        codes: Sequence[Tensor] | None = None,
+        corner: Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Every part's loss and what is worth watching, as scalars by name.
 
         Losses: an autoencoder's is its auxiliary loss plus commitment; a teacher's and a network's its mean
@@ -221,33 +252,46 @@ class PartwiseTraining(Parts):
             statistics["bits_per_dim"] = sum(bits)
         return losses, statistics
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor | dict[str, Any], training: bool = False) -> dict[str, dict[str, Tensor]]:
         """Losses and statistics of a batch: images, or a dict of `images`, `labels` and `codes`."""
         if not isinstance(inputs, dict):
             inputs = {"images": inputs}
         losses, statistics = self.losses_and_statistics(**inputs, training=training)
         return {"losses": losses, "statistics": statistics}
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: dict[str, dict[str, Tensor]] | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         return sum(y_pred["losses"].values())
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self,
+        x: dict[str, Any],
+        y: Any,
+        y_pred: dict[str, dict[str, Tensor]],
+        sample_weight: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         values = {f"loss_{name}": value for name, value in y_pred["losses"].items()}
         total = sum(y_pred["losses"].values())
         return self._trackers.update({"loss": total, **values, **y_pred["statistics"]}, x["images"])
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.Metric]:
         return list(self._trackers.means.values())
 
-    def train_step(self, *state_and_data):
+    def train_step(self, *state_and_data: Any) -> Any:
         *state, data = state_and_data
         packed = _pack(*inputs.unpack(data))
         if keras.backend.backend() == "tensorflow":
             return _tensorflow_step(self, packed)
         return super().train_step(*state, (packed,))
 
-    def test_step(self, *state_and_data):
+    def test_step(self, *state_and_data: Any) -> Any:
         *state, data = state_and_data
         packed = _pack(*inputs.unpack(data))
         if keras.backend.backend() != "tensorflow":

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from haim_tf.layers.types import Tensor
+
 
 @keras.saving.register_keras_serializable(package="haim_tf")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
@@ -20,13 +22,13 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         [0.025, 0.05, 0.1, 0.1]
     """
 
-    def __init__(self, learning_rate, steps):
+    def __init__(self, learning_rate: float, steps: int):
         self.learning_rate = learning_rate
         self.steps = steps
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor | int) -> Tensor:
         share = (ops.cast(step, "float32") + 1.0) / self.steps
         return self.learning_rate * ops.minimum(share, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"learning_rate": self.learning_rate, "steps": self.steps}

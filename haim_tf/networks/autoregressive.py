@@ -1,9 +1,15 @@
 """What every autoregressive network is to those who train it, sample it, complete grids and code with it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
+import numpy as np
 from keras import ops
 
 from haim_tf.checks import require_int
+from haim_tf.layers.types import Cache, Shape, Tensor
+from haim_tf.likelihoods import Likelihood
 from haim_tf.registry import Registry
 
 # Networks of main decoders and priors by name, called with `likelihood`, `codebook_size`, `upsampling`,
@@ -45,13 +51,13 @@ class AutoregressiveNetwork(keras.layers.Layer):
 
     def __init__(
         self,
-        likelihood,
-        codebook_size=None,
-        upsampling=1,
-        num_classes=None,
-        label_dropout=0.0,
-        code_dim=None,
-        **kwargs,
+        likelihood: Likelihood,
+        codebook_size: int | None = None,
+        upsampling: int = 1,
+        num_classes: int | None = None,
+        label_dropout: float = 0.0,
+        code_dim: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
 
@@ -72,22 +78,36 @@ class AutoregressiveNetwork(keras.layers.Layer):
         if label_dropout:
             self.seed_generator = keras.random.SeedGenerator()
 
-    def call(self, x, codes=None, labels=None, corner=None, training=False):
+    def call(
+        self,
+        x: Tensor,
+        codes: Tensor | None = None,
+        labels: Tensor | None = None,
+        corner: Tensor | None = None,
+        training: bool = False,
+    ) -> Tensor:
         raise NotImplementedError
 
-    def log_prob(self, x, codes=None, labels=None, corner=None, training=False):
+    def log_prob(
+        self,
+        x: Tensor,
+        codes: Tensor | None = None,
+        labels: Tensor | None = None,
+        corner: Tensor | None = None,
+        training: bool = False,
+    ) -> Tensor:
         """Log-probability of every grid element given the ones before it, nats, float32 `(B, H, W)`."""
         params = self(x, codes=codes, labels=labels, corner=corner, training=training)
         return self.likelihood.log_prob(params, x)
 
-    def drop_labels(self, labels):
+    def drop_labels(self, labels: Tensor) -> Tensor:
         """Labels `(B,)` of a training step, each left out with the probability `label_dropout`."""
         if not self.label_dropout:
             return labels
         dropped = keras.random.uniform(ops.shape(labels), seed=self.seed_generator)
         return ops.where(dropped < self.label_dropout, self.no_label, labels)
 
-    def embed_by_codebook(self, elements=None, codes=None):
+    def embed_by_codebook(self, elements: np.ndarray | None = None, codes: np.ndarray | None = None) -> None:
         """Starts embeddings from code vectors, where the network has any.
 
         Args:
@@ -95,37 +115,46 @@ class AutoregressiveNetwork(keras.layers.Layer):
             codes: code vectors of the codes that the network is conditioned on, float `(K, D)`.
         """
 
-    def label_layers(self):
+    def label_layers(self) -> list[keras.Layer]:
         """The layers that a label enters by, a list: first the one that has a row for each label, then those
         that read it. (No property: Keras saves what it finds in attributes.)"""
         return []
 
     # Step by step: init_cache; then for each row start_row, and for each column of it read and write. -------
 
-    def init_cache(self, batch_size, height, width, codes=None, labels=None):
+    def init_cache(
+        self,
+        batch_size: int,
+        height: int,
+        width: int,
+        codes: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Cache:
         """Cache of a fresh grid, a structure of tensors: nothing sampled, conditioning computed once."""
         raise NotImplementedError
 
-    def resize_cache(self, cache, rows):
+    def resize_cache(self, cache: Cache, rows: int) -> Cache:
         """The cache with room for `rows` rows, an int, where it keeps all of them."""
         return cache
 
-    def start_row(self, cache, row):
+    def start_row(self, cache: Cache, row: Tensor | int) -> Cache:
         """What the finished rows and the conditioning contribute to row `row`."""
         raise NotImplementedError
 
-    def read(self, cache, row, column):
+    def read(self, cache: Cache, row: Tensor | int, column: Tensor | int) -> tuple[Tensor, Cache]:
         """Parameters `(B, P)` of the element at (row, column), and the new cache."""
         raise NotImplementedError
 
-    def write(self, cache, x, column):
+    def write(self, cache: Cache, x: Tensor, column: Tensor | int) -> Cache:
         """The cache with the element `(B, *E)` just decided at `column` of the current row."""
         raise NotImplementedError
 
-    def compute_output_shape(self, x_shape, codes_shape=None, labels_shape=None):
+    def compute_output_shape(
+        self, x_shape: Shape, codes_shape: Shape | None = None, labels_shape: Shape | None = None
+    ) -> Shape:
         return (*x_shape[:3], self.likelihood.output_size)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "likelihood": keras.saving.serialize_keras_object(self.likelihood),
@@ -137,13 +166,13 @@ class AutoregressiveNetwork(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "AutoregressiveNetwork":
         config = dict(config)
         config["likelihood"] = keras.saving.deserialize_keras_object(config["likelihood"])
         return cls(**config)
 
 
-def crop_at(grid, corner, size):
+def crop_at(grid: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
     """A part of each grid: `(B, h, w, ...)` of `(B, H, W, ...)`.
 
     Args:

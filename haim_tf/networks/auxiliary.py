@@ -2,6 +2,7 @@
 
 import keras
 
+from haim_tf.layers.types import Tensor
 from haim_tf.registry import Registry
 
 # Auxiliary decoders by name, called with `upsampling`, `width`, `blocks`, `channels` or `codebook_size`, and
@@ -24,11 +25,11 @@ class AuxiliaryDecoder(keras.layers.Layer):
     teacher = None
     trainable_codes = True
 
-    def trained_layers(self):
+    def trained_layers(self) -> list[keras.Layer]:
         """The layers that its loss trains. (No property: Keras saves what it finds in attributes.)"""
         return [self]
 
-    def losses(self, outputs, target, training=False):
+    def losses(self, outputs: Tensor, target: Tensor, training: bool = False) -> dict[str, Tensor]:
         """A dict of float32 scalars: `loss`, which trains codes and decoder, and, where there is a teacher,
         `teacher_loss`.
 
@@ -39,18 +40,18 @@ class AuxiliaryDecoder(keras.layers.Layer):
         """
         return {"loss": self.loss(outputs, target)}
 
-    def loss(self, outputs, target):
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The scalar that trains codes and decoder, of a decoder without a teacher."""
         raise NotImplementedError
 
-    def teacher_loss(self, target, training=False):
+    def teacher_loss(self, target: Tensor, training: bool = False) -> Tensor:
         """The teacher's own loss, where there is one."""
         raise ValueError(f"a {type(self).__name__} has no teacher")
 
-    def reconstruct(self, outputs):
+    def reconstruct(self, outputs: Tensor) -> Tensor:
         """Its best guess of x_{l-1}: float32 pixels (B, H, W, C) in -1..1, or int32 codes (B, H, W)."""
         raise NotImplementedError
 
-    def sample(self, outputs, seed=None):
+    def sample(self, outputs: Tensor, seed: int | keras.random.SeedGenerator | None = None) -> Tensor:
         """A draw of x_{l-1}, where the decoder is a distribution."""
         raise ValueError(f"a {type(self).__name__} has no distribution to sample from")

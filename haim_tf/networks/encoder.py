@@ -1,5 +1,7 @@
 """The encoder of one level: an image, or the codes of the level below, becomes a grid of queries."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -61,7 +63,7 @@ class Encoder(keras.layers.Layer):
         blocks: int,
         code_dim: int,
         codebook_size: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         downsampling, width, blocks, code_dim = require_positive_integers(

@@ -1,10 +1,13 @@
 """The feed-forward auxiliary decoder: all positions independent given the codes."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from haim_tf.checks import require_positive_integers
 from haim_tf.layers.residual import ResidualStack
+from haim_tf.layers.types import Shape, Tensor
 from haim_tf.networks.auxiliary import AUXILIARY_DECODERS, AuxiliaryDecoder
 from haim_tf.networks.encoder import prime_factors
 
@@ -40,7 +43,15 @@ class FeedForwardDecoder(AuxiliaryDecoder):
     Reference: the paper, section 3.1 (feed-forward auxiliary decoder).
     """
 
-    def __init__(self, upsampling, width, blocks, channels=None, codebook_size=None, **kwargs):
+    def __init__(
+        self,
+        upsampling: int,
+        width: int,
+        blocks: int,
+        channels: int | None = None,
+        codebook_size: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         require_positive_integers(upsampling=upsampling, width=width, blocks=blocks)
         if (channels is None) == (codebook_size is None):
@@ -68,7 +79,7 @@ class FeedForwardDecoder(AuxiliaryDecoder):
         ]
         self.to_outputs = keras.layers.Conv2D(channels or codebook_size, 3, padding="same", dtype=policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         grid = (None, None, None, self.width)
         self.from_codes.build(input_shape)
         self.stack.build(grid)
@@ -76,13 +87,13 @@ class FeedForwardDecoder(AuxiliaryDecoder):
             conv.build(grid)
         self.to_outputs.build(grid)
 
-    def call(self, code_vectors):
+    def call(self, code_vectors: Tensor) -> Tensor:
         hidden = self.stack(self.from_codes(code_vectors))
         for conv in self.upsampling_convs:
             hidden = conv(ops.swish(hidden))
         return ops.cast(self.to_outputs(ops.swish(hidden)), "float32")
 
-    def loss(self, outputs, target):
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Returns the loss that trains codes and decoder, a float32 scalar.
 
         Args:
@@ -106,13 +117,13 @@ class FeedForwardDecoder(AuxiliaryDecoder):
             return ops.mean(ops.square(outputs - ops.cast(target, "float32")))
         return ops.mean(ops.sparse_categorical_crossentropy(target, outputs, from_logits=True))
 
-    def reconstruct(self, outputs):
+    def reconstruct(self, outputs: Tensor) -> Tensor:
         """Returns the most likely x_{l-1}: float32 pixels (B, H, W, C) in -1..1, or int32 codes (B, H, W)."""
         if self.codebook_size is None:
             return ops.clip(outputs, -1.0, 1.0)
         return ops.cast(ops.argmax(outputs, axis=-1), "int32")
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {
             "upsampling": self.upsampling,
             "width": self.width,

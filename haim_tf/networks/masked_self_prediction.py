@@ -5,10 +5,13 @@ codes alone, learns the teacher's guesses. What only the neighbours of an elemen
 codes need not hold it.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from haim_tf.checks import require_positive_integers
+from haim_tf.layers.types import Shape, Tensor
 from haim_tf.networks.auxiliary import AUXILIARY_DECODERS, AuxiliaryDecoder
 from haim_tf.networks.feed_forward import FeedForwardDecoder
 from haim_tf.networks.teacher import (
@@ -71,19 +74,19 @@ class MaskedSelfPredictionDecoder(AuxiliaryDecoder):
 
     def __init__(
         self,
-        upsampling,
-        width,
-        blocks,
-        channels=None,
-        codebook_size=None,
-        window=5,
-        bins=32,
-        positions=None,
-        teacher=True,
-        teacher_width=32,
-        teacher_blocks=4,
-        seed=None,
-        **kwargs,
+        upsampling: int,
+        width: int,
+        blocks: int,
+        channels: int | None = None,
+        codebook_size: int | None = None,
+        window: int = 5,
+        bins: int = 32,
+        positions: int | None = None,
+        teacher: bool = True,
+        teacher_width: int = 32,
+        teacher_blocks: int = 4,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         require_positive_integers(upsampling=upsampling, width=width, blocks=blocks)
@@ -118,17 +121,17 @@ class MaskedSelfPredictionDecoder(AuxiliaryDecoder):
         self.student = FeedForwardDecoder(upsampling, width, blocks, channels=width, dtype=policy)
         self.to_logits = keras.layers.Dense(codebook_size or channels * bins, dtype="float32")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.student.build(input_shape)
         self.to_logits.build((None, self.width))
         if self.teacher:
             grid = (None, None, None)
             self.teacher.build(grid if self.codebook_size else (*grid, self.channels))
 
-    def call(self, code_vectors):
+    def call(self, code_vectors: Tensor) -> Tensor:
         return self.student(code_vectors)
 
-    def logits(self, outputs, positions=None):
+    def logits(self, outputs: Tensor, positions: Tensor | None = None) -> Tensor:
         """The student's distributions as the teacher's: float32 `(B, H, W, C, bins)` or `(B, H, W, K)`."""
         outputs = ops.cast(outputs, "float32")
         if positions is not None:
@@ -136,23 +139,23 @@ class MaskedSelfPredictionDecoder(AuxiliaryDecoder):
         logits = self.to_logits(ops.swish(outputs))
         return logits if self.codebook_size else split_channels(logits, self.channels)
 
-    def trained_layers(self):
+    def trained_layers(self) -> list[keras.Layer]:
         return [self.student, self.to_logits]
 
     @property
-    def trainable_codes(self):
+    def trainable_codes(self) -> bool:
         return self.teacher is not None
 
-    def loss(self, outputs, target, training=False):
+    def loss(self, outputs: Tensor, target: Tensor, training: bool = False) -> Tensor:
         """The loss that trains codes and student, as `losses` gives it."""
         return self.losses(outputs, target, training)["loss"]
 
-    def teacher_loss(self, target, training=False):
+    def teacher_loss(self, target: Tensor, training: bool = False) -> Tensor:
         """The loss that trains the teacher, as `losses` gives it."""
         positions = self._draw(target, training)
         return self._teacher_loss(self._guess(target, positions), target, positions)
 
-    def losses(self, outputs, target, training=False):
+    def losses(self, outputs: Tensor, target: Tensor, training: bool = False) -> dict[str, Tensor]:
         """The student's loss and the teacher's, float32 scalars, from one pass of the teacher.
 
         Args:
@@ -179,7 +182,7 @@ class MaskedSelfPredictionDecoder(AuxiliaryDecoder):
         student_loss = -ops.mean(ops.sum(taught * student, axis=-1))
         return {"loss": student_loss, "teacher_loss": self._teacher_loss(guess, target, positions)}
 
-    def reconstruct(self, outputs):
+    def reconstruct(self, outputs: Tensor) -> Tensor:
         """The mean of the student's distribution, float32 pixels in -1..1; of codes the likeliest, int32."""
         logits = self.logits(outputs)
         if self.codebook_size:
@@ -187,7 +190,7 @@ class MaskedSelfPredictionDecoder(AuxiliaryDecoder):
         centres = self._centre(ops.arange(self.bins, dtype="float32"))
         return ops.sum(ops.softmax(logits, axis=-1) * centres, axis=-1)
 
-    def sample(self, outputs, seed=None):
+    def sample(self, outputs: Tensor, seed: int | keras.random.SeedGenerator | None = None) -> Tensor:
         """Draws every element from the student's distribution, independently of the others.
 
         Args:
@@ -229,7 +232,7 @@ class MaskedSelfPredictionDecoder(AuxiliaryDecoder):
         size = INTENSITIES // self.bins
         return (bins * size + (size - 1) / 2) * (2.0 / (INTENSITIES - 1)) - 1.0
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {
             "upsampling": self.upsampling,
             "width": self.width,

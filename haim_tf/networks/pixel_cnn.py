@@ -1,5 +1,8 @@
 """PixelCNN: the autoregressive network behind main decoders (codes -> lower grid) and priors (top codes)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,6 +12,7 @@ from haim_tf.layers.causal_attention import CausalAttention2D
 from haim_tf.layers.gated_block import GatedResidualBlock
 from haim_tf.layers.masked_conv import MaskedConv2D
 from haim_tf.layers.residual import ResidualStack
+from haim_tf.layers.types import Cache, Shape, Tensor
 from haim_tf.likelihoods import Likelihood
 from haim_tf.networks.autoregressive import NETWORKS, AutoregressiveNetwork, crop_at
 
@@ -56,18 +60,18 @@ class PixelCNN(AutoregressiveNetwork):
 
     def __init__(
         self,
-        likelihood,
-        width,
-        blocks,
-        kernel_size=(3, 5),
-        attention=(),
-        heads=4,
-        dropout=0.0,
-        condition_width=64,
-        condition_blocks=2,
-        condition_overlap=False,
-        remat=False,
-        **kwargs,
+        likelihood: Likelihood,
+        width: int,
+        blocks: int,
+        kernel_size: tuple[int, int] = (3, 5),
+        attention: Sequence[int] = (),
+        heads: int = 4,
+        dropout: float = 0.0,
+        condition_width: int = 64,
+        condition_blocks: int = 2,
+        condition_overlap: bool = False,
+        remat: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(likelihood, **kwargs)
         require_positive_integers(width=width, blocks=blocks, heads=heads)
@@ -155,7 +159,12 @@ class PixelCNN(AutoregressiveNetwork):
             rows = self.num_classes + bool(self.label_dropout)
             self.embed_label = keras.layers.Embedding(rows, width, dtype=policy, name="embed_label")
 
-    def build(self, x_shape=None, codes_shape=None, labels_shape=None):
+    def build(
+        self,
+        x_shape: Shape | None = None,
+        codes_shape: Shape | None = None,
+        labels_shape: Shape | None = None,
+    ) -> None:
         """Creates every variable; no shape is needed, for all sizes follow from the constructor."""
         if self.embed:
             self.embed.build((None, None, None))
@@ -173,7 +182,7 @@ class PixelCNN(AutoregressiveNetwork):
         if self.num_classes:
             self.embed_label.build((None,))
 
-    def embed_by_codebook(self, elements=None, codes=None):
+    def embed_by_codebook(self, elements: np.ndarray | None = None, codes: np.ndarray | None = None) -> None:
         """Starts embeddings from code vectors, so that codes that mean alike are embedded alike.
 
         A fresh network learns faster so. Each table becomes a fixed random projection of the standardised
@@ -196,7 +205,7 @@ class PixelCNN(AutoregressiveNetwork):
             projection = np.random.default_rng(0).normal(size=(vectors.shape[1], table.shape[1]))
             table.assign(EMBEDDING_STDDEV * vectors @ projection / np.sqrt(vectors.shape[1]))
 
-    def label_layers(self):
+    def label_layers(self) -> list[keras.Layer]:
         if not self.num_classes:
             return []
         return [self.embed_label, *(block.from_vector for block in self.block_layers)]
@@ -218,7 +227,14 @@ class PixelCNN(AutoregressiveNetwork):
             vector = self.embed_label(self.drop_labels(labels) if training else labels)
         return condition, vector
 
-    def call(self, x, codes=None, labels=None, corner=None, training=False):
+    def call(
+        self,
+        x: Tensor,
+        codes: Tensor | None = None,
+        labels: Tensor | None = None,
+        corner: Tensor | None = None,
+        training: bool = False,
+    ) -> Tensor:
         condition, vector = self._conditioning(codes, labels, training)
         if corner is not None and condition is not None:
             condition = crop_at(condition, corner, x.shape[1:3])
@@ -236,7 +252,14 @@ class PixelCNN(AutoregressiveNetwork):
         outputs = self.last(self.hidden(ops.swish(hidden)))
         return self.likelihood.parameters(outputs, x)
 
-    def init_cache(self, batch_size, height, width, codes=None, labels=None):
+    def init_cache(
+        self,
+        batch_size: int,
+        height: int,
+        width: int,
+        codes: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Cache:
         condition, vector = self._conditioning(codes, labels)
         cache = {
             "first": self.first.init_cache(batch_size, width),
@@ -251,7 +274,7 @@ class PixelCNN(AutoregressiveNetwork):
             cache["vector"] = vector
         return cache
 
-    def resize_cache(self, cache, rows):
+    def resize_cache(self, cache: Cache, rows: int) -> Cache:
         count = rows * self.first.grid_width(cache["first"])
         attention = [
             layer.resize_cache(c, count)
@@ -259,7 +282,7 @@ class PixelCNN(AutoregressiveNetwork):
         ]
         return {**cache, "attention": attention}
 
-    def start_row(self, cache, row):
+    def start_row(self, cache: Cache, row: Tensor | int) -> Cache:
         condition, vector = cache.get("condition"), cache.get("vector")
         if condition is not None:
             batch_size, _, width, channels = condition.shape
@@ -277,7 +300,7 @@ class PixelCNN(AutoregressiveNetwork):
             cache["skip"] = self.condition_skip(condition)
         return cache
 
-    def read(self, cache, row, column):
+    def read(self, cache: Cache, row: Tensor | int, column: Tensor | int) -> tuple[Tensor, Cache]:
         width = self.first.grid_width(cache["first"])
         hidden = self.first.read(cache["first"], column)
         blocks, attentions = [], []
@@ -298,14 +321,14 @@ class PixelCNN(AutoregressiveNetwork):
         params = self.likelihood.parameters_at(cache["likelihood"], outputs, column)
         return params, {**cache, "blocks": blocks, "attention": attentions}
 
-    def write(self, cache, x, column):
+    def write(self, cache: Cache, x: Tensor, column: Tensor | int) -> Cache:
         return {
             **cache,
             "first": self.first.write(cache["first"], self._embed_elements(x), column),
             "likelihood": self.likelihood.write(cache["likelihood"], x, column),
         }
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "width": self.width,

@@ -1,5 +1,7 @@
 """The teacher of masked self-prediction: guesses of every element from those outside a window around it."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -22,7 +24,7 @@ class HalfPlaneStack(keras.layers.Layer):
     Input `(B, H, W, C)`, output `(B, H, W, width)`.
     """
 
-    def __init__(self, width: int, blocks: int, **kwargs):
+    def __init__(self, width: int, blocks: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.width = width
         policy = self.dtype_policy
@@ -94,7 +96,7 @@ class MaskedSelfPredictionTeacher(keras.layers.Layer):
         channels: int | None = None,
         bins: int | None = None,
         codebook_size: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         window, width, blocks = require_positive_integers(window=window, width=width, blocks=blocks)
@@ -178,12 +180,12 @@ def _rotate(grid, turns):
     return ops.flip(ops.transpose(grid, (0, 2, 1, 3)), axis=1) if turns % 2 else grid
 
 
-def take_positions(grid, positions):
+def take_positions(grid: Tensor, positions: Tensor) -> Tensor:
     """Elements `(B, n, ...)` of a grid `(B, H, W, ...)` at positions in raster order."""
     count = grid.shape[1] * grid.shape[2]
     return ops.take(ops.reshape(grid, (-1, count, *grid.shape[3:])), positions, axis=1)
 
 
-def split_channels(logits, channels):
+def split_channels(logits: Tensor, channels: int) -> Tensor:
     *outside, last = logits.shape
     return ops.reshape(logits, (-1, *outside[1:], channels, last // channels))

@@ -4,16 +4,34 @@
 `HostWalk` comes back to Python at each element: coding decides there.
 """
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops
+
+from haim_tf.layers.types import Tensor
+
+if TYPE_CHECKING:
+    from haim_tf.networks import AutoregressiveNetwork
 
 # The more stages, the less does a network read of rows that are not there yet, and the longer is compilation.
 MAX_STAGES, POSITIONS_A_STAGE = 4, 64
 
 
-def walk(network, batch_size, shape, decide, carry=None, end_row=None, rows=None, **conditioning):
+def walk(
+    network: AutoregressiveNetwork,
+    batch_size: int,
+    shape: tuple[int, int],
+    decide: Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]],
+    carry: Any = None,
+    end_row: Callable[[Tensor, Tensor, Any], Any] | None = None,
+    rows: Tensor | int | None = None,
+    **conditioning: Tensor | None,
+) -> tuple[Tensor, Any]:
     """Goes through a batch of grids and decides each element once its parameters are known.
 
     When a row starts, every layer's share of the finished rows is computed for the whole row at once; a
@@ -88,7 +106,7 @@ class HostWalk:
         shape: `(H, W)` of its grid.
     """
 
-    def __init__(self, network, shape):
+    def __init__(self, network: AutoregressiveNetwork, shape: tuple[int, int]):
         import tensorflow as tf
 
         self.network = network
@@ -127,7 +145,13 @@ class HostWalk:
         self._begin, self._step, self._next_number = begin, step, next_number
         self._positions = [tf.constant(i, "int32") for i in range(height * width)]
 
-    def run(self, batch_size, code, codes=None, labels=None):
+    def run(
+        self,
+        batch_size: int,
+        code: Callable[[tuple[int, ...], np.ndarray], np.ndarray],
+        codes: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Goes through a batch of grids.
 
         Args:

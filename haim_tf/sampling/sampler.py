@@ -1,12 +1,19 @@
 """Sampling grids from a network at about the cost of one forward pass: incremental, compiled, seeded."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 from keras import ops
 
+from haim_tf.layers.types import Tensor
 from haim_tf.sampling.raster import walk
+
+if TYPE_CHECKING:
+    from haim_tf.networks import AutoregressiveNetwork
 
 # On a CPU a batch is cut into parts that are sampled at once, a thread each: what a single position needs is
 # too little work to share out any other way. Fewer examples a part would not fill a matrix product.
@@ -14,8 +21,16 @@ EXAMPLES_A_THREAD = 8
 
 
 def sample_grid(
-    network, noise, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None, guidance=None
-):
+    network: AutoregressiveNetwork,
+    noise: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    codes: Tensor | None = None,
+    labels: Tensor | None = None,
+    log_prob: bool = False,
+    rows: Tensor | int | None = None,
+    guidance: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """Samples a batch of grids, element after element; pure tensor code that any backend can compile.
 
     Args:
@@ -85,7 +100,7 @@ class Sampler:
         stream: an int that sets this network's random numbers apart from those of others (the level).
     """
 
-    def __init__(self, network, shape, stream):
+    def __init__(self, network: AutoregressiveNetwork, shape: tuple[int, int], stream: int):
         import tensorflow as tf
 
         self.network = network
@@ -103,7 +118,16 @@ class Sampler:
 
         self._run, self._draw_noise = run, draw
 
-    def __call__(self, seeds, temperature, top_p, codes=None, labels=None, log_prob=False, guidance=None):
+    def __call__(
+        self,
+        seeds: np.ndarray,
+        temperature: float | np.ndarray,
+        top_p: float | np.ndarray,
+        codes: Tensor | None = None,
+        labels: Tensor | None = None,
+        log_prob: bool = False,
+        guidance: float | np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Samples one grid a seed.
 
         Args:
@@ -119,8 +143,16 @@ class Sampler:
         return self._sample(seeds, temperature, top_p, codes, labels, log_prob, self.shape[0], guidance)
 
     def draw(
-        self, seeds, temperature, top_p, codes=None, labels=None, log_prob=False, rows=None, guidance=None
-    ):
+        self,
+        seeds: Tensor,
+        temperature: Tensor,
+        top_p: Tensor,
+        codes: Tensor | None = None,
+        labels: Tensor | None = None,
+        log_prob: bool = False,
+        rows: Tensor | int | None = None,
+        guidance: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """As a call, from and to tensors of a known batch size, whole: for use inside other graphs."""
         # Concrete functions: TensorFlow counts all networks' programs together, and would warn of so many.
         noise = self._draw_noise.get_concrete_function()(ops.convert_to_tensor(seeds, "int32"))
@@ -129,7 +161,7 @@ class Sampler:
         inputs = (noise, temperature, top_p, codes, labels, log_prob, rows, guidance)
         return self._run.get_concrete_function(*inputs)(*inputs)
 
-    def compile(self, batch_size, guided=False):
+    def compile(self, batch_size: int, guided: bool = False) -> None:
         """Builds the program of a batch size, which its first use would build otherwise."""
         network, (height, width) = self.network, self.shape
         codes = labels = None
@@ -178,7 +210,7 @@ class Sampler:
         return np.concatenate(grids), np.concatenate(log_probs) if log_prob else None
 
 
-def draw_noise(seeds, stream, shape):
+def draw_noise(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     """Uniform noise in [0, 1), a TensorFlow tensor float32 `(B, *shape)`, row i from seed pair i alone.
 
     One generator an example: what an example gets does not depend on the rest of the batch.
@@ -197,7 +229,7 @@ def draw_noise(seeds, stream, shape):
     return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
 
 
-def seed_pairs(seed, count):
+def seed_pairs(seed: int | np.ndarray, count: int) -> np.ndarray:
     """The seed pair of each example, int32 `(count, 2)`: `(s, i)` for an int `s`, or the array given.
 
     Raises:

@@ -4,10 +4,13 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from haim_tf.models import HierarchicalModel
 from haim_tf.models.inputs import check_codes_have_auxiliary
 from haim_tf.saved_model.program import Program
 from haim_tf.saved_model.warmup import warmup_request
@@ -17,7 +20,15 @@ BATCH_SIZES = (1, 8, 32)
 DESCRIPTION = "haim_tf.json"
 
 
-def export(model, folder, dtype="float32", batch_sizes=BATCH_SIZES, warmup=True, xla=True, name=None):
+def export(
+    model: HierarchicalModel,
+    folder: str | os.PathLike,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    batch_sizes: Iterable[int] = BATCH_SIZES,
+    warmup: bool = True,
+    xla: bool = True,
+    name: str | None = None,
+) -> Path:
     """Writes a model as `folder/<version>/`, the next integer: a SavedModel that stands alone.
 
     It needs tensorflow to run, nothing else, and serves as it is under TensorFlow Serving. Every input and

@@ -1,7 +1,16 @@
 """Picture files as images, in TensorFlow's own operations, for graphs that run without this package."""
 
+from __future__ import annotations
 
-def decode_image(file, image_shape):
+from typing import TYPE_CHECKING
+
+from haim_tf.layers.types import Tensor
+
+if TYPE_CHECKING:
+    from haim_tf.data.image_files import ImageShape
+
+
+def decode_image(file: Tensor, image_shape: ImageShape) -> Tensor:
     """The picture in a PNG, JPEG or GIF file, uint8 `(H, W, C)`; equal to Pillow's where the size fits. Of a
     GIF that moves it is the first."""
     import tensorflow as tf

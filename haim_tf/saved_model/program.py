@@ -1,12 +1,16 @@
 """A model as the signatures of its export: functions of tensors, with weights of their own."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from haim_tf.checks import SAMPLING
+from haim_tf.layers.types import Tensor
+from haim_tf.models import HierarchicalModel
 from haim_tf.sampling import draw_noise, sample_grid
 from haim_tf.saved_model.pictures import decode_image
 from haim_tf.version import __version__
@@ -17,7 +21,7 @@ OWN = -1.0  # Instead of a temperature, top_p or guidance: the model's own, `sam
 class Program:
     """The signatures of a model, as functions of tensors with weights of their own."""
 
-    def __init__(self, model, dtype, sizes, xla):
+    def __init__(self, model: HierarchicalModel, dtype: str, sizes: list[int], xla: bool):
         import tensorflow as tf
 
         self.model, self.sizes, self.xla = model, sizes, xla
@@ -75,7 +79,7 @@ class Program:
 
         return sample
 
-    def signatures(self):
+    def signatures(self) -> dict[str, tuple[Callable[..., dict[str, Tensor]], dict[str, Any]]]:
         """Each signature's function and its inputs' specs, by name."""
         import tensorflow as tf
 
@@ -108,7 +112,7 @@ class Program:
     def _at(method, level):
         return lambda **inputs: method(level, **inputs)
 
-    def sample(self, seed, label=None, **sampling):
+    def sample(self, seed: Tensor, label: Tensor | None = None, **sampling: Tensor) -> dict[str, Tensor]:
         import tensorflow as tf
 
         valid = _valid_sampling(sampling)
@@ -118,7 +122,9 @@ class Program:
             valid, conditioning = valid & known, {"labels": tf.where(known, label, 0)}
         return self._sample_from(self.model.num_levels, seed, sampling, conditioning, valid)
 
-    def decode(self, level, seed, temperature, top_p, **codes):
+    def decode(
+        self, level: int, seed: Tensor, temperature: Tensor, top_p: Tensor, **codes: Tensor
+    ) -> dict[str, Tensor]:
         import tensorflow as tf
 
         (codes,) = codes.values()
@@ -128,7 +134,7 @@ class Program:
         conditioning = {"codes": tf.where(known, codes, 0)}
         return self._sample_from(level - 1, seed, sampling, conditioning, valid)
 
-    def reconstruct(self, level, image, seed, **sampling):
+    def reconstruct(self, level: int, image: Tensor, seed: Tensor, **sampling: Tensor) -> dict[str, Tensor]:
         codes = self.encode(image)[f"codes_{level}"]
         return self._sample_from(level - 1, seed, sampling, {"codes": codes}, _valid_sampling(sampling))
 
@@ -153,12 +159,12 @@ class Program:
             "image_bytes": tf.where(valid, files, ""),
         }
 
-    def encode(self, image):
+    def encode(self, image: Tensor) -> dict[str, Tensor]:
         with self._reading(self.model.autoencoders):
             codes = self.model._encode(image)
         return {f"codes_{level}": grid for level, grid in enumerate(codes, start=1)}
 
-    def encode_bytes(self, image_bytes):
+    def encode_bytes(self, image_bytes: Tensor) -> dict[str, Tensor]:
         import tensorflow as tf
 
         def decode(file):
@@ -166,7 +172,7 @@ class Program:
 
         return self.encode(tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8))
 
-    def log_prob(self, image, label=None):
+    def log_prob(self, image: Tensor, label: Tensor | None = None) -> dict[str, Tensor]:
         import tensorflow as tf
 
         known = None
@@ -185,7 +191,7 @@ class Program:
             **{f"bits_per_dim_{name}": bits[:, i] for i, name in enumerate(names)},
         }
 
-    def description(self, dtype):
+    def description(self, dtype: str) -> dict[str, Any]:
         """What a server or a page wants to know of the model, JSON-able."""
         model = self.model
         return {

@@ -1,12 +1,14 @@
 """Warm-up requests: what TensorFlow Serving sends to a new version before others may."""
 
+from typing import Any
+
 import numpy as np
 
 from haim_tf.checks import SAMPLING
 from haim_tf.saved_model.program import OWN
 
 
-def warmup_request(name, signature, inputs, size):
+def warmup_request(name: str, signature: str, inputs: dict[str, Any], size: int) -> bytes:
     """A `tensorflow.serving.PredictionLog` of one request, serialized; its package is not needed for it."""
     import tensorflow as tf
 
@@ -31,7 +33,7 @@ def _varint(number):
             return bytes(groups)
 
 
-def example_inputs(inputs, size):
+def example_inputs(inputs: dict[str, Any], size: int) -> dict[str, np.ndarray]:
     """`size` valid examples for the specs of a signature's inputs, NumPy arrays by name."""
     import tensorflow as tf
 

@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import io
 import json
-import pathlib
 
 import keras
 import numpy as np

@@ -123,6 +123,22 @@ def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(fol
         assert some["num_val"] == (arrays["y_test"] < 5).sum()
     with np.load(folder / "some.samples.npz") as samples:
         assert samples["labels"].max() < 5
+    # Accuracies of other, more images; distances from the same.
+    more = [*flags, "--samples=some.samples.npz", "--score_data=scored", "--score_split=score"]
+    (folder / "scored").mkdir()
+    np.save(
+        folder / "scored/score_images.npy",
+        np.random.default_rng(1).integers(0, 256, (30, 16, 16, 3), "uint8"),
+    )
+    np.save(folder / "scored/score_labels.npy", np.arange(30) % 10)
+    process = run(script, *more, "--output=more.json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    found = json.loads((folder / "more.json").read_text())
+    assert (found["score_data"], found["score_split"]) == ("scored", "score")
+    assert (found["num_scored"], found["num_val"]) == (15, some["num_val"])
+    assert found["frechet_distance"] == pytest.approx(some["frechet_distance"], rel=1e-4)
+    share = found["accuracy_real"]
+    assert found["standard_error_real"] == pytest.approx((share * (1 - share) / 15) ** 0.5)
     process = run(script, *flags, "--plain", "--top_p=0.9", "--output=no.json", folder=folder)
     assert process.returncode and "--plain sets temperature, top_p and guidance" in process.stderr
     process = run(script, *flags, "--classes=99", "--output=no.json", folder=folder)
