@@ -96,11 +96,12 @@ def main(argv):
     score = {**{name: FLAGS[name].value for name in given}, **drawn, **score, "classes": classes}
     score |= {f"{name}_real": real[name] for name in ("frechet_distance", "precision", "recall")}
     files.write_json(output, score)
+    ratio = "unknown" if score["ratio"] is None else f"{score['ratio']:.4f}"
     print(
         f"accuracy on {score['num_scored']} real images, {FLAGS.score_split}: "
         f"{score['accuracy_samples']:.4f} ± {score['standard_error_samples']:.4f} trained on "
         f"{score['num_samples']} samples, {score['accuracy_real']:.4f} ± {score['standard_error_real']:.4f} "
-        f"trained on {score['num_train']} real images; ratio {score['ratio']:.4f} ({score['steps']} steps of "
+        f"trained on {score['num_train']} real images; ratio {ratio} ({score['steps']} steps of "
         f"{score['batch_size']} each); Frechet distance from {score['num_val']} validation images "
         f"{score['frechet_distance']:.3f}, of real images {score['frechet_distance_real']:.3f}"
     )

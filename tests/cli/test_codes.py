@@ -145,7 +145,7 @@ def test_encode_writes_labels_of_the_same_names(run, named, tmp_path):
 
 def test_complete_takes_labels_by_name(run, named, tmp_path):
     model, pictures = named
-    flags = ["--data=pictures", "--completions=1", "--candidates=1"]
+    flags = ["--data=pictures", "--split=train", "--completions=1", "--candidates=1"]
     assert run("complete", "--model=mine", *flags, "--npz=out.npz")[0] == 0
     with np.load("out.npz") as arrays:
         names = {
@@ -155,5 +155,5 @@ def test_complete_takes_labels_by_name(run, named, tmp_path):
     (tmp_path / "pictures" / "Bag").rename(tmp_path / "pictures" / "bags")
     code, _, errors = run("complete", "--model=mine", *flags)
     assert code == 2 and "there is no class 'bags'; did you mean 'bag'" in errors and errors.count("\n") == 1
-    code, _, errors = run("evaluate", "--model=mine", "--data=pictures", "--output=no.json")
+    code, _, errors = run("evaluate", "--model=mine", "--data=pictures", "--split=train", "--output=no.json")
     assert code == 2 and "there is no class 'bags'; did you mean 'bag'" in errors and errors.count("\n") == 1
