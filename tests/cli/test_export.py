@@ -27,7 +27,7 @@ def test_version_after_version(run, tmp_path, monkeypatch):
     ("flag", "message"),
     [
         ("--batch_sizes=1,many", "--batch_sizes must be positive ints, got '1,many'"),
-        ("--batch_sizes=0", "batch_sizes must be positive ints"),
+        ("--batch_sizes=0", "batch_sizes must be an integer of at least 1, got 0"),
         ("--dtype=int8", "flag --dtype=int8: value should be one of"),
         ("--model=debugs", "there is no model 'debugs': did you mean 'debug'?"),
     ],
