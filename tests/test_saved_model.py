@@ -362,7 +362,7 @@ def test_a_flat_unconditional_model_without_xla(tmp_path):
         ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
         ({"batch_sizes": []}, "batch_sizes must be positive ints"),
         ({"batch_sizes": [0, 1]}, "batch_sizes must be an integer of at least 1, got 0"),
-        ({"folder": "file/exports"}, "cannot write"),
+        ({"folder": "file/exports"}, "folder must be a folder, or a new one"),
     ],
 )
 def test_bad_arguments_leave_nothing_behind(model, tmp_path, monkeypatch, arguments, message):
