@@ -38,7 +38,7 @@ def main(argv):
         batch_size=FLAGS.batch_size,
         reconstructions=FLAGS.reconstructions,
     )
-    report = {"model": FLAGS.model, "split": FLAGS.split, **report}
+    report = {"model": FLAGS.model, "split": images.split, **report}
     if csv:
         scores.write_csv(csv, columns)
     if output:
