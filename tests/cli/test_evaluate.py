@@ -43,7 +43,7 @@ def test_prints_a_table_and_writes_json(folder):
     assert process.returncode == 0, process.stderr
     report = json.loads((folder / "metrics.json").read_text())
     described = [report[name] for name in ("model", "data", "split", "num", "seed", "num_reconstructions")]
-    assert described == ["debug", "data.npz", "val", 8, 3, 2]
+    assert described == ["debug", "data.npz", "test", 8, 3, 2]  # What stands in for val.
 
     with np.load(folder / "data.npz") as arrays:
         images, labels = arrays["x_test"], arrays["y_test"]
