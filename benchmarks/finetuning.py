@@ -52,6 +52,7 @@ def main(argv):
     train = haim_tf.data.load(FLAGS.data, FLAGS.train_split, image_shape=shape)
     val = haim_tf.data.load(FLAGS.data, FLAGS.val_split, image_shape=shape)
     classes = 1 + int(max(train.labels.max(), val.labels.max()))
+    names = train.class_names or [str(label) for label in range(classes)]
     rows = []
     for name, weights, minutes in (
         ("as loaded", True, 0.0),
@@ -59,7 +60,7 @@ def main(argv):
         ("from scratch", False, FLAGS.minutes),
     ):
         keras.utils.set_random_seed(FLAGS.seed)
-        model = haim_tf.load(FLAGS.model, weights=weights, num_classes=classes)
+        model = haim_tf.load(FLAGS.model, weights=weights, class_names=names)
         if weights:
             model.freeze("codes")
         steps = fit(model, train, minutes) if minutes else 0

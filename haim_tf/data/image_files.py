@@ -22,8 +22,6 @@ _GREY_MODES = ("1", "L", "LA")
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 # Formats that hold 8 bits per channel and no more; how to tell of the others, `_bits_per_channel` knows.
 _EIGHT_BIT_FORMATS = ("JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TGA", "PCX")
-# Formats that hold 8 bits per channel and no more; how to tell of the others, `_bits_per_channel` knows.
-_EIGHT_BIT_FORMATS = ("JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TGA", "PCX")
 
 
 class ImageFiles:
@@ -142,6 +140,9 @@ def _bits_per_channel(image, path):
             return file.read(25)[24]  # Of the chunk that comes first, IHDR.
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (1,)))  # BitsPerSample.
+    if image.format == "PPM":
+        args = image.tile[0].args  # Rescaled from another greatest value than 255, which follows the mode.
+        return 8 if isinstance(args, str) or args[1] in (0, 255) else int(args[1]).bit_length()
     return None
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +49,7 @@ def load(
     name_or_folder: str | os.PathLike,
     weights: bool | Literal["auto"] = "auto",
     num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> HierarchicalModel:
     """Loads a model of the zoo, or from a preset folder.
 
@@ -59,6 +61,8 @@ def load(
         num_classes: make the model class-conditional on this many labels. Where that is not the preset's
             own number, the class embedding starts afresh and everything else is kept; where the preset is
             unconditional, the layers that read the embedding start afresh as well.
+        class_names: make it class-conditional on classes of these names, in the order of their labels; as
+            with `num_classes`, the class embedding starts afresh where they are not the preset's own.
 
     Returns:
         A `HierarchicalModel`; its `class_names` are the labels' names, a list, or `None` where unknown, and
@@ -77,14 +81,21 @@ def load(
         raise ValueError(f'weights must be "auto", True or False, got {weights!r}')
     if num_classes is not None:
         num_classes = require_int("num_classes", num_classes, low=1)
+    if class_names is not None:
+        class_names = [str(name) for name in class_names]
+        if num_classes not in (None, len(class_names)):
+            raise ValueError(f"class_names must be {num_classes} names, got {len(class_names)}")
+        num_classes = require_int("the number of class_names", len(class_names), low=1)
     folder = find(name_or_folder)
     arguments, metadata = read(folder)
     path = _weights_path(folder, metadata, download=bool(weights))
     if weights is True and not path.exists():
         raise FileNotFoundError(f"there are no weights {path}")
+    own = metadata.get("class_names")
     changed = num_classes is not None and num_classes != arguments.get("num_classes")
+    changed |= class_names is not None and own is not None and class_names != own
     model = _build(folder, {**arguments, "num_classes": num_classes} if changed else arguments)
-    model.class_names = None if changed else metadata.get("class_names")
+    model.class_names = class_names or (None if changed else own)
     model.sampling_defaults = _sampling(folder, model, metadata)
 
     if weights and path.exists():

@@ -316,7 +316,7 @@ BAD_CONFIGURATIONS = {
     "float size": ({"image_shape": (4, 8.0, 1)}, "width must be an integer of at least 1, got 8.0"),
     "downsampling 0": ({"levels": [level(0)]}, "downsampling must be an integer of at least 1, got 0"),
     "float downsampling": ({"levels": [level(2.0)]}, "downsampling must be an integer"),
-    "no classes": ({"num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),
+    "no classes": ({"num_classes": 0}, "num_classes must be an integer of at least 1 or None, got 0"),
     "missing key": (
         {"levels": [{"downsampling": 2}]},
         r"level 1 must have the keys .*missing: \['codebook_size'",

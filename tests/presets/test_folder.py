@@ -488,3 +488,17 @@ def test_a_disk_that_is_full_keeps_the_preset_that_was_there(tmp_path, full_disk
         larger.save_to_preset(tmp_path / "new", overwrite=True)
     assert "\n" not in str(caught.value) and os.listdir(tmp_path) == ["new"]
     assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == before
+
+
+def test_classes_of_one_s_own_by_name(tmp_path):
+    base = haim_tf.load("debug")
+    own = [f"kind {i}" for i in range(base.num_classes)]
+    for names, fresh in ((base.class_names, False), (own, True), (own[:3], True)):
+        model = haim_tf.load("debug", class_names=names)
+        assert model.class_names == names and model.num_classes == len(names)
+        rows = model.prior.embed_label.embeddings.numpy()
+        known = base.prior.embed_label.embeddings.numpy()[: len(names)]
+        assert (rows != known).any() == fresh
+        np.testing.assert_array_equal(model.prior.last.kernel, base.prior.last.kernel)
+    with pytest.raises(ValueError, match="class_names must be 4 names, got 3"):
+        haim_tf.load("debug", num_classes=4, class_names=own[:3])
