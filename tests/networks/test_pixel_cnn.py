@@ -89,7 +89,7 @@ def test_a_crop_is_conditioned_as_in_the_whole_grid(overlap):
     # Where nothing is cut off, nothing changes.
     whole = network(x, **conditioning, corner=np.zeros((3, 2), "int32"))
     np.testing.assert_allclose(whole, network(x, **conditioning), rtol=1e-6)
-    # A crop's last corner sees neither more nor fewer pixels than in the whole grid; a wide first row would.
+    # Codes beyond the crop tell on it: cut off, they would not.
     seen = network(x[:, 2:6, 4:8], **conditioning, corner=np.full((3, 2), (2, 4), "int32"))
     cut = {"codes": conditioning["codes"][:, 1:3, 2:4]}
     assert np.abs(seen - network(x[:, 2:6, 4:8], **cut)).max() > 1e-3
