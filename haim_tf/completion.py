@@ -17,10 +17,13 @@ tend as `candidates` grows; and that is the posterior of the model's own joint d
 pixels, which does not know that codes are a function of the image.
 """
 
+import functools
+
 import numpy as np
 from keras import ops
 
 from haim_tf import progress
+from haim_tf.backend import compiled
 from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.models import inputs
 from haim_tf.sampling import seed_pairs, walk
@@ -250,7 +253,10 @@ class _Candidates:
     def _draw(self, index, stream, guide=None, codes=None):
         """`draw_given` of one network for every candidate, batch by batch."""
         model, network = self.model, self.model.networks[index]
-        program = model._programs.setdefault(("complete", index), _compiled(network))
+        if ("complete", index) not in model._programs:
+            draw = functools.partial(draw_given, network)
+            model._programs["complete", index] = compiled(draw, network)
+        program = model._programs["complete", index]
         count = len(self.keys)
         size = min(count, self.batch_size)
         results = []
@@ -259,28 +265,18 @@ class _Candidates:
             rows = np.minimum(np.arange(start, start + size), count - 1)
             shape = (*model.grid_shapes[index], network.likelihood.noise_size)
             noise = [np.random.default_rng([*self.keys[i], stream]).random(shape, "float32") for i in rows]
-            arrays = {
-                "noise": np.stack(noise),
-                "guide": None if guide is None else guide[rows // self.candidates],
-                "known": None if index else self.grids[0][self.owner[rows]],
-                "mask": None if index else self.mask[self.owner[rows]],
-                "codes": None if codes is None else codes[rows],
-                "labels": self.labels[rows] if network.num_classes else None,
-            }
-            tensors = {k: None if a is None else ops.convert_to_tensor(a) for k, a in arrays.items()}
-            results.append([ops.convert_to_numpy(x) for x in program(**tensors)])
+            arrays = [
+                np.stack(noise),
+                None if guide is None else guide[rows // self.candidates],
+                None if index else self.grids[0][self.owner[rows]],
+                None if index else self.mask[self.owner[rows]],
+                None if codes is None else codes[rows],
+                self.labels[rows] if network.num_classes else None,
+            ]
+            tensors = [None if a is None else ops.convert_to_tensor(a) for a in arrays]
+            results.append([ops.convert_to_numpy(x) for x in program(*tensors)])
             self.bar.add(1)
         return [np.concatenate(parts)[:count] for parts in zip(*results, strict=True)]
-
-
-def _compiled(network):
-    import tensorflow as tf
-
-    @tf.function(jit_compile=True, autograph=False)
-    def run(noise, guide, known, mask, codes, labels):
-        return draw_given(network, noise, guide, known, mask, codes, labels)
-
-    return run
 
 
 def _bar(drawn, batch_size, verbose):

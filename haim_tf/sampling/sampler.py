@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from keras import ops
 
+from haim_tf.backend import compiled, has_accelerator, is_tensorflow
 from haim_tf.layers.types import Tensor
+from haim_tf.sampling import noise as host
 from haim_tf.sampling.raster import walk
 
 if TYPE_CHECKING:
@@ -92,7 +94,8 @@ class Sampler:
     """The compiled `sample_grid` of one network and grid size, with noise from each example's own seed.
 
     One XLA program is built a batch size and kept (`compile` does it ahead); temperature, top_p, seeds,
-    codes and labels are inputs and never cause another one. TensorFlow only.
+    codes and labels are inputs and never cause another one. The noise of a seed is the same under TensorFlow
+    and JAX, so that samples agree up to the rounding of the arithmetic.
 
     Args:
         network: an `AutoregressiveNetwork`.
@@ -101,22 +104,23 @@ class Sampler:
     """
 
     def __init__(self, network: AutoregressiveNetwork, shape: tuple[int, int], stream: int):
-        import tensorflow as tf
-
-        self.network = network
+        self.network, self.stream = network, stream
         self.shape = height, width = shape
-        noise_size = network.likelihood.noise_size
-        self._threads = 1 if tf.config.list_physical_devices("GPU") else (os.cpu_count() or 1)
+        self.noise_shape = height, width, network.likelihood.noise_size
+        self._threads = 1 if has_accelerator() else (os.cpu_count() or 1)
 
-        @tf.function(jit_compile=True, autograph=False)
         def run(noise, temperature, top_p, codes, labels, log_prob, rows, guidance):
             return sample_grid(network, noise, temperature, top_p, codes, labels, log_prob, rows, guidance)
 
-        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 2), "int32")])
-        def draw(seeds):
-            return draw_noise(seeds, stream, (height, width, noise_size))
+        self._run = compiled(run, network)
+        if is_tensorflow():
+            import tensorflow as tf
 
-        self._run, self._draw_noise = run, draw
+            @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 2), "int32")])
+            def draw(seeds):
+                return draw_noise(seeds, stream, self.noise_shape)
+
+            self._draw_noise = draw
 
     def __call__(
         self,
@@ -153,13 +157,17 @@ class Sampler:
         rows: Tensor | int | None = None,
         guidance: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """As a call, from and to tensors of a known batch size, whole: for use inside other graphs."""
+        """As a call, from and to tensors of a known batch size, whole; under TensorFlow also for use inside
+        other graphs."""
+        rows = ops.convert_to_tensor(self.shape[0] if rows is None else rows, "int32")
+        others = (temperature, top_p, codes, labels, log_prob, rows, guidance)
+        if not is_tensorflow():
+            noise = host.uniforms(ops.convert_to_numpy(seeds), self.stream, self.noise_shape)
+            return self._run(ops.convert_to_tensor(noise), *others)
         # Concrete functions: TensorFlow counts all networks' programs together, and would warn of so many.
         noise = self._draw_noise.get_concrete_function()(ops.convert_to_tensor(seeds, "int32"))
         noise = ops.reshape(noise, (seeds.shape[0], *noise.shape[1:]))
-        rows = ops.convert_to_tensor(self.shape[0] if rows is None else rows, "int32")
-        inputs = (noise, temperature, top_p, codes, labels, log_prob, rows, guidance)
-        return self._run.get_concrete_function(*inputs)(*inputs)
+        return self._run.get_concrete_function(noise, *others)(noise, *others)
 
     def compile(self, batch_size: int, guided: bool = False) -> None:
         """Builds the program of a batch size, which its first use would build otherwise."""
@@ -213,7 +221,8 @@ class Sampler:
 def draw_noise(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     """Uniform noise in [0, 1), a TensorFlow tensor float32 `(B, *shape)`, row i from seed pair i alone.
 
-    One generator an example: what an example gets does not depend on the rest of the batch.
+    One generator an example: what an example gets does not depend on the rest of the batch. `noise.uniforms`
+    gives the same numbers without TensorFlow.
 
     Args:
         seeds: int32 `(B, 2)`.
@@ -223,7 +232,7 @@ def draw_noise(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     import tensorflow as tf
 
     def draw(seed):
-        seed = tf.random.experimental.stateless_fold_in(seed, stream)
+        seed = tf.random.experimental.stateless_fold_in(seed, stream, alg="philox")
         return tf.random.stateless_uniform(shape, seed, alg="philox")
 
     return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
