@@ -18,9 +18,10 @@ flags.DEFINE_bool("resume", True, "Go on with an interrupted run found in the ou
 flags.DEFINE_enum(
     "strategy",
     "none",
-    ["none", "mirrored", "multi_worker"],
-    "What shares each batch: none (one device), mirrored (all devices of this machine), multi_worker (all "
-    "machines that TF_CONFIG names; start the same command on each).",
+    ["none", "data_parallel", "mirrored", "multi_worker"],
+    "What shares each batch: none (one device); all devices of this machine, data_parallel under JAX and "
+    "mirrored under TensorFlow; multi_worker (all machines that TF_CONFIG names; start the same command on "
+    "each; TensorFlow).",
 )
 
 

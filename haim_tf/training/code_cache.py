@@ -27,8 +27,8 @@ def cached_codes(model, images, path, mirrored=False, verbose=True):
         verbose: whether to show progress.
 
     Returns:
-        A list, a level each, finest first, of uint8 or int32 arrays `(1, N, h_l, w_l)`; with `mirrored`
-        `(2, N, h_l, w_l)`, the mirrored images' codes at index 1.
+        A list, a level each, finest first, of arrays `(1, N, h_l, w_l)` of the smallest unsigned integers
+        that hold them; with `mirrored` `(2, N, h_l, w_l)`, the mirrored images' codes at index 1.
     """
     path = pathlib.Path(path)
     key = _key(model, images, mirrored)
@@ -47,8 +47,7 @@ def cached_codes(model, images, path, mirrored=False, verbose=True):
 def _encode_all(model, images, mirrored, verbose):
     codes = []
     for shape, size in zip(model.grid_shapes[1:], model.codebook_sizes, strict=True):
-        dtype = "uint8" if size <= 256 else "int32"
-        codes.append(np.zeros((1 + mirrored, len(images), *shape), dtype))
+        codes.append(np.zeros((1 + mirrored, len(images), *shape), np.min_scalar_type(size - 1)))
     if verbose:
         print(f"encoding {len(images)} images", flush=True)
     bar = progress.Bar(len(images), "images", show=verbose)

@@ -18,6 +18,8 @@ from haim_tf.training.run_folder import RunFolder
 
 # How many training images, evenly spaced, tell which codes are rare.
 RARE_CODES_IMAGES = 10_000
+# At least how long between two moves of the bar.
+BAR_SECONDS = 0.5
 
 
 def train(recipe, source, output, split="train", resume=True, verbose=True, strategy="none"):
@@ -32,8 +34,9 @@ def train(recipe, source, output, split="train", resume=True, verbose=True, stra
         output: the run's folder, made where absent.
         resume: whether a folder that holds an unfinished run may be gone on with.
         verbose: whether to report progress.
-        strategy: "none"; "mirrored", all devices of this machine; or "multi_worker", all machines that
-            `TF_CONFIG` names (see `docs/distributed.md`). The recipe's batch is shared by the devices.
+        strategy: "none"; "data_parallel" (under JAX) or "mirrored" (under TensorFlow), all devices of this
+            machine; or "multi_worker", all machines that `TF_CONFIG` names (see `docs/distributed.md`). The
+            recipe's batch is shared by the devices.
 
     Returns:
         The trained `HierarchicalModel` (float32).
@@ -129,16 +132,15 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     )
     watched = None if held is None or not run.writes else HeldOut(model, held, trained)
     if done < stage["steps"]:
-        steps = {
-            "steps_per_epoch": interval,
-            "initial_epoch": done // interval,
-            "epochs": stage["steps"] // interval,
-            "callbacks": [_Checkpoint(run, recipe, number, watched, verbose)],
-        }
-        if strategy is None:
-            model.fit(batches, shuffle=False, verbose=0, **steps)
-        else:
-            strategies.fit(model, strategy, batches, **steps)
+        strategies.fit(
+            model,
+            strategy,
+            batches,
+            steps_per_epoch=interval,
+            initial_epoch=done // interval,
+            epochs=stage["steps"] // interval,
+            callbacks=[_Checkpoint(run, recipe, number, watched, verbose)],
+        )
     else:
         # Killed between its last step and here: what fit does last is still to be done.
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -262,12 +264,14 @@ class _Checkpoint(keras.callbacks.Callback):
         self.show_line, self.show_bar = verbose, verbose and progress.is_terminal()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.time()
+        self.started = self.shown = time.time()
         if self.show_bar:
             self.bar = progress.Bar(self.interval, "steps")
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.show_bar:
+        # A figure read from an accelerator waits until it is known: not at every step.
+        if self.show_bar and (time.time() - self.shown > BAR_SECONDS or batch + 1 == self.interval):
+            self.shown = time.time()
             self.bar.add(batch + 1 - self.bar.done, loss=float(logs["loss"]))
 
     def on_epoch_end(self, epoch, logs=None):
