@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from haim_tf.backend import unoptimized
 from haim_tf.checks import check_sampling, require_int, require_positive_integers
 from haim_tf.layers.types import Shape
 from haim_tf.likelihoods import PIXEL_LIKELIHOODS, Categorical
@@ -171,10 +172,11 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
         """Creates every variable; no input shape is needed."""
         if self.built:
             return
-        for i, autoencoder in enumerate(self.autoencoders):
-            autoencoder.build((None, *(self.image_shape if i == 0 else self.grid_shapes[i])))
-        for network in (*self.decoders, self.prior):
-            network.build()
+        with unoptimized():
+            for i, autoencoder in enumerate(self.autoencoders):
+                autoencoder.build((None, *(self.image_shape if i == 0 else self.grid_shapes[i])))
+            for network in (*self.decoders, self.prior):
+                network.build()
         self.built = True
 
     @property
