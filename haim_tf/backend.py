@@ -1,4 +1,4 @@
-"""What Keras' backends do differently for all who use them: programs compiled, devices found, features absent."""
+"""Where Keras' backends differ, for all who use them: programs, devices, what one of them lacks."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def has_accelerator() -> bool:
 
 @contextlib.contextmanager
 def unoptimized() -> Iterator[None]:
-    """Inside, JAX compiles programs quickly instead of making them quick: those of initial values run once, and
-    take a second or two each to optimize."""
+    """Inside, JAX compiles programs quickly instead of making them quick: those of initial values run once,
+    and take a second or two each to optimize."""
     if keras.backend.backend() != "jax":
         yield
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from haim_tf import progress
+from haim_tf.backend import require_tensorflow
 from haim_tf.checks import check_sampling, require_positive_integers
 from haim_tf.class_names import Labels
 from haim_tf.models import inputs
@@ -193,6 +194,7 @@ class Generation:
         self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
     ) -> ImageDistribution:
         """A `tfp.distributions.Distribution` of images; see `haim_tf.distribution.ImageDistribution`."""
+        require_tensorflow("the TensorFlow Probability view")
         from haim_tf.distribution import ImageDistribution
 
         return ImageDistribution(self, labels, temperature)
@@ -201,6 +203,7 @@ class Generation:
         self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
     ) -> PriorDistribution:
         """That of the top codes, with an exact `log_prob`; see `haim_tf.distribution.PriorDistribution`."""
+        require_tensorflow("the TensorFlow Probability view")
         from haim_tf.distribution import PriorDistribution
 
         return PriorDistribution(self, labels, temperature)

@@ -48,7 +48,7 @@ def tensorflow_step(model: HierarchicalModel, batch: dict[str, Any]) -> dict[str
 def jax_step(
     model: HierarchicalModel, state: State, batch: dict[str, Any]
 ) -> tuple[dict[str, Tensor], State]:
-    """The same as a pure function, as Keras' JAX trainer has it: metrics' values by name, and the new state."""
+    """The same as a pure function, as Keras' JAX trainer calls it; returns the values and the new state."""
     import jax
 
     trainable, others, optimizer, metrics = state

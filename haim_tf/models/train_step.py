@@ -23,8 +23,8 @@ class PartwiseTraining(Losses, Parts):
 
     All parts are trained at once by default, each by its own loss: codes go through `stop_gradient` to the
     main decoder, to the next level and to the prior, so that no part's loss moves another part. Gradients are
-    clipped part by part (`haim_tf.models.steps`), but for other backends than TensorFlow and JAX, where Keras'
-    own step optimises the same sum of losses.
+    clipped part by part (`haim_tf.models.steps`) under TensorFlow and JAX; elsewhere Keras' own step optimises
+    the same sum of losses.
 
     `fitted` tells whether `fit` has trained the model.
 
@@ -58,8 +58,8 @@ class PartwiseTraining(Losses, Parts):
             clip_norm: largest gradient norm of each part; `None` does not clip.
             jit_compile: XLA for the training step; `None`: Keras' choice with a GPU or TPU, and none on a
                 CPU, where XLA makes convolutions slower.
-            **kwargs: to `keras.Model.compile`; with `steps_per_execution` so many steps are one program, which
-                an accelerator is kept busy by.
+            **kwargs: to `keras.Model.compile`; with `steps_per_execution` so many steps are one program,
+                which keeps an accelerator busy.
         """
         if optimizer is None:
             optimizer = keras.optimizers.Adam(WarmUp(5e-4, 100))
