@@ -9,7 +9,6 @@ from keras import ops
 
 from haim_tf import data as haim_data
 from haim_tf import files, presets, progress
-from haim_tf.backend import has_accelerator
 from haim_tf.models import HierarchicalModel, without_rare_codes
 from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
@@ -19,7 +18,6 @@ from haim_tf.training.run_folder import RunFolder
 
 # How many training images, evenly spaced, tell which codes are rare.
 RARE_CODES_IMAGES = 10_000
-MAX_STEPS_A_PROGRAM = 16
 # At least how long between two moves of the bar.
 BAR_SECONDS = 0.5
 
@@ -117,7 +115,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
         model.compile(
             _optimizer(stage, _trains_codes(model, stage)),
             clip_norm=recipe["clip_norm"],
-            steps_per_execution=_steps_a_program(recipe["interval"]),
+            steps_per_execution=strategies.steps_a_program(recipe["interval"]),
         )
         model.optimizer.build(model.trainable_variables)
     done = run.position["step"] if run.position["stage"] == number else 0
@@ -159,14 +157,6 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
         _save_pictures(model, kept if held is None else held, run, number, first_step + stage["steps"])
     strategies.wait(strategy)
     run.read_checkpoint()
-
-
-def _steps_a_program(interval):
-    """How many steps are one program: several where JAX keeps an accelerator busy, as many as divide an
-    interval."""
-    if keras.backend.backend() != "jax" or not has_accelerator():
-        return 1
-    return max(count for count in range(1, MAX_STEPS_A_PROGRAM + 1) if interval % count == 0)
 
 
 def _trained_parts(model, stage):

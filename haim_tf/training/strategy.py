@@ -11,8 +11,12 @@ import os
 
 import keras
 
+from haim_tf.backend import has_accelerator
+
 # Under which backend each of them can be had.
 STRATEGIES = {"none": None, "data_parallel": "jax", "mirrored": "tensorflow", "multi_worker": "tensorflow"}
+
+MAX_STEPS_A_PROGRAM = 16
 
 
 def strategy_named(name):
@@ -82,6 +86,14 @@ def check_batch_sizes(strategy, sizes):
     for size in sizes:
         if size % count:
             raise ValueError(f"batch_size must be a multiple of {count}, the number of replicas, got {size}")
+
+
+def steps_a_program(interval):
+    """How many of an interval's steps are one program: several, a divisor of their number, where JAX has an
+    accelerator to keep busy."""
+    if keras.backend.backend() != "jax" or not has_accelerator():
+        return 1
+    return max(count for count in range(1, MAX_STEPS_A_PROGRAM + 1) if interval % count == 0)
 
 
 def wait(strategy, position=()):

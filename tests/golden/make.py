@@ -4,7 +4,7 @@
     python tests/golden/make.py training    # training.npz: figures of 20 steps, which JAX is to repeat
     python tests/golden/make.py version     # VERSION/: a preset, a .keras file and a compressed picture
 
-`models` is made anew when weights of the zoo are replaced, `training` when those of `debug` are, and `version`
+`models` is made anew when weights of the zoo are replaced, `training` when those of `debug` are; `version`
 once for a release.
 """
 

@@ -73,9 +73,9 @@ def test_the_walk_draws_what_tensorflows_sampler_drew():
         labels = np.arange(len(grid), dtype="int32")
 
         def draw(grid, uniforms, codes, labels, network=network):
-            def decide(params, row, column, differing):
+            def decide(params, row, column, count):
                 x = network.likelihood.sample(params, uniforms[:, row, column], 0.9, 0.95)
-                return grid[:, row, column], differing + (x != grid[:, row, column]).sum()
+                return grid[:, row, column], count + (x != grid[:, row, column]).sum()
 
             return walk(network, len(grid), grid.shape[1:3], decide, 0, codes=codes, labels=labels)
 
@@ -87,7 +87,7 @@ def test_the_walk_draws_what_tensorflows_sampler_drew():
 
 
 def test_twenty_steps_of_training():
-    """Every part's loss and gradient norm; parts clip by their own norms, which a global norm would not give."""
+    """Every part's loss and gradient norm, each clipped by its own."""
     spec = importlib.util.spec_from_file_location("make", FOLDER / "make.py")
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)

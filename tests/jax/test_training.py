@@ -7,8 +7,7 @@ import pytest
 import haim_tf
 from haim_tf import training
 from haim_tf.data import Batches, ImageData
-from haim_tf.training import stages
-from haim_tf.training.strategy import strategy_named
+from haim_tf.training import strategy as strategies
 
 pytestmark = pytest.mark.jax
 
@@ -51,10 +50,8 @@ def images(tmp_path_factory):
 
 
 def trained(images, folder, monkeypatch, strategy="none", steps=1):
-    monkeypatch.setattr(stages, "_steps_a_program", lambda interval: steps)
-    model = training.train(
-        training.read_recipe(RECIPE), images, folder, strategy=strategy, verbose=False
-    )
+    monkeypatch.setattr(strategies, "steps_a_program", lambda interval: steps)
+    model = training.train(training.read_recipe(RECIPE), images, folder, strategy=strategy, verbose=False)
     rows = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
     return model, rows
 
@@ -92,7 +89,7 @@ def test_a_last_smaller_batch_is_a_step_too():
 
 def test_strategies_of_tensorflow_are_refused():
     with pytest.raises(ValueError, match="'mirrored' must run under Keras' backend 'tensorflow', got 'jax'"):
-        strategy_named("mirrored")
+        strategies.strategy_named("mirrored")
 
 
 def test_codes_of_batches_stay_small_integers():
