@@ -23,8 +23,8 @@ class PartwiseTraining(Losses, Parts):
 
     All parts are trained at once by default, each by its own loss: codes go through `stop_gradient` to the
     main decoder, to the next level and to the prior, so that no part's loss moves another part. Gradients are
-    clipped part by part (`haim_tf.models.steps`) under TensorFlow and JAX; elsewhere Keras' own step takes the
-    same sum of losses.
+    clipped part by part (`haim_tf.models.steps`) under TensorFlow and JAX; elsewhere Keras' own
+    step takes the same sum of losses.
 
     `fitted` tells whether `fit` has trained the model.
 
