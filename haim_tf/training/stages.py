@@ -266,6 +266,8 @@ class _Checkpoint(keras.callbacks.Callback):
         self.steps = recipe["stages"][stage]["steps"]
         # On a terminal a bar moves within the interval; elsewhere one line an interval is enough.
         self.show_line, self.show_bar = verbose, verbose and progress.is_terminal()
+        # Else Keras would wait for the figures after every call of the device.
+        self.async_safe = not self.show_bar
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = self.shown = time.time()
