@@ -4,13 +4,15 @@ Importing this module needs tensorflow and tensorflow-probability; `Hierarchical
 `prior_distribution` import it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from haim_tf.checks import check_per_level
-from haim_tf.class_names import labels_of
-from haim_tf.models import inputs
+from haim_tf.class_names import Labels, labels_of
+from haim_tf.models import HierarchicalModel, inputs
 
 # Samples of one compiled program: whatever number is asked for is drawn in chunks of at most this many.
 _CHUNK = 64
@@ -169,7 +171,13 @@ class ImageDistribution(_ModelDistribution):
         TensorShape([2])
     """
 
-    def __init__(self, model, labels=None, temperature=1.0, name="ImageDistribution"):
+    def __init__(
+        self,
+        model: HierarchicalModel,
+        labels: Labels | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        name: str = "ImageDistribution",
+    ):
         super().__init__(model, labels, temperature, tf.float32, model.image_shape, name)
 
     @classmethod
@@ -223,7 +231,13 @@ class PriorDistribution(_ModelDistribution):
         TensorShape([2])
     """
 
-    def __init__(self, model, labels=None, temperature=1.0, name="PriorDistribution"):
+    def __init__(
+        self,
+        model: HierarchicalModel,
+        labels: Labels | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        name: str = "PriorDistribution",
+    ):
         shape = model.grid_shapes[-1] if model.num_levels else model.image_shape
         super().__init__(model, labels, temperature, tf.int32, shape, name)
 

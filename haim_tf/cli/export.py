@@ -27,7 +27,7 @@ flags.DEFINE_bool(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import presets, saved_model
 
     if not all(size.strip().isdecimal() for size in FLAGS.batch_sizes):

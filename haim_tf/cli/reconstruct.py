@@ -34,7 +34,7 @@ flags.DEFINE_list(
 flags.DEFINE_string("output", "reconstructions.png", "The sheet, a .png file; one that is there is replaced.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import numpy as np
 
     from haim_tf import data, presets

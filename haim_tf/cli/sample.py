@@ -44,7 +44,7 @@ flags.DEFINE_string("output", "samples.png", "The sheet, a .png file; one that i
 flags.DEFINE_string("npz", None, "Also write images and labels to this new .npz file.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import data, presets
 
     output = check_sheet(FLAGS.output)

@@ -1,5 +1,7 @@
 """The pictures of a model card: sheets of samples, of classes, under guidance, and of reconstructions."""
 
+from typing import Any
+
 import numpy as np
 
 from haim_tf.data import ImageData
@@ -58,7 +60,7 @@ def make_sheets(
 
 
 def sample_sheet(
-    model: HierarchicalModel, samples: int, seed: int, **sampling
+    model: HierarchicalModel, samples: int, seed: int, **sampling: Any
 ) -> tuple[np.ndarray, int | None, str]:
     """Samples, a column a class where there is room; the columns of their sheet (or `None`); its caption."""
     labels, columns, caption = None, None, SAMPLES
@@ -71,7 +73,7 @@ def sample_sheet(
     return sheet, columns, caption.format(seed=seed, sampling=said)
 
 
-def class_rows(model: HierarchicalModel, classes: list[int], seed: int, **sampling) -> np.ndarray:
+def class_rows(model: HierarchicalModel, classes: list[int], seed: int, **sampling: Any) -> np.ndarray:
     """Samples, eight of each class, one class after the other, uint8 `(N, H, W, C)`."""
     labels = np.repeat(classes, SAMPLES_OF_A_CLASS)
     return model.sample(len(labels), labels, seed=seed, **sampling)
