@@ -122,7 +122,7 @@ class _ModelDistribution(tfp.distributions.Distribution):
         return tf.cast(tf.reshape(samples, shape), self.dtype)
 
     def _seed_pairs(self, seed, count):
-        """One pair an example: (s, i) for an int s as `model.sample` has it, else split from TFP's seed."""
+        """One pair per example: (s, i) for an int s as `model.sample` has it, else split from TFP's seed."""
         if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
             return tf.stack([tf.fill([count], tf.constant(seed, "int32")), tf.range(count)], 1)
         seed = tfp.random.sanitize_seed(seed)
@@ -148,7 +148,7 @@ class ImageDistribution(_ModelDistribution):
         model: a `HierarchicalModel`.
         labels: of a class-conditional model: ints of any shape, or names of classes (that is the batch shape,
             a distribution a label; `()` of one int), or `None`: every label equally likely, summed over.
-        temperature: of samples; one value, or one a level (finest first) and one for the prior. `log_prob`
+        temperature: of samples; one value, or one per level (finest first) and one for the prior. `log_prob`
             is known at temperature 1 only.
 
     Event: float32 `(H, W, C)`, whole numbers in 0..255 (others are rounded; outside, `log_prob` is -inf). In

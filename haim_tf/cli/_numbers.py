@@ -1,4 +1,4 @@
-"""Numbers as the command line takes them: one, or one a level and one for the prior."""
+"""Numbers as the command line takes them: one, or one per level and one for the prior."""
 
 from collections.abc import Sequence
 

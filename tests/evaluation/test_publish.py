@@ -119,9 +119,9 @@ def test_samples_as_the_model_samples_and_plain_ones_beside_them(trained, tmp_pa
     assert model.sampling_defaults["top_p"] == pytest.approx([0.9])
     pictures = presets.read(folder)[1]["pictures"]
     assert pictures == {
-        "samples.png": "Samples, a column a class, seed 3, temperature 0.5, top_p 0.9, none left out.",
-        "samples_plain.png": "Samples, a column a class, seed 3, temperature 1, none left out.",
-        "classes.png": "Samples, a row a class (0, 1), seed 3, temperature 0.5, top_p 0.9, none left out.",
+        "samples.png": "Samples, a column per class, seed 3, temperature 0.5, top_p 0.9, none left out.",
+        "samples_plain.png": "Samples, a column per class, seed 3, temperature 1, none left out.",
+        "classes.png": "Samples, a row per class (0, 1), seed 3, temperature 0.5, top_p 0.9, none left out.",
     }
     card = (folder / "README.md").read_text()
     for file, labels, columns, asked in (
@@ -167,7 +167,7 @@ def test_classes_that_are_shown_and_guidance(tmp_path):
     metadata = presets.read(folder)[1]
     assert metadata["shown_classes"] == [11, 3]
     assert metadata["pictures"]["classes.png"] == (
-        "Samples, a row a class (thing 11, thing 3), seed 0, temperature 1, guidance 2, none left out."
+        "Samples, a row per class (thing 11, thing 3), seed 0, temperature 1, guidance 2, none left out."
     )
     assert "under guidance 1, 2, 4, one" in metadata["pictures"]["guidance.png"]
     model = haim_tf.load(folder)
