@@ -52,7 +52,7 @@ def test_the_code_of_the_page(folder, monkeypatch):
 
 def test_the_benchmark(folder, script, monkeypatch):
     monkeypatch.chdir(folder)
-    flags = ["--model=debug", "--data=my_folder", "--minutes=0.05", "--output=figures.json"]
+    flags = ["--model=debug", "--data=my_folder", "--minutes=0.02", "--output=figures.json"]
     script(ROOT / "benchmarks/finetuning.py", *flags)
     figures = json.loads((folder / "figures.json").read_text())
     loaded, tuned, scratch = figures["rows"]

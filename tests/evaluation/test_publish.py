@@ -45,7 +45,7 @@ def trained(tmp_path_factory):
     )
     images = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 1), "uint8")
     labels = np.arange(12) % 2
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(images, labels, verbose=0)
     model.save(folder / "model.keras")
     np.savez(folder / "val.npz", images=images, labels=labels)
@@ -53,7 +53,17 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_from_a_keras_file(trained, tmp_path):
+@pytest.fixture
+def unsampled(monkeypatch):
+    """Samples are black: making them takes long, and they are not the point."""
+
+    def sample(self, num, *arguments, **settings):
+        return np.zeros((num, *self.image_shape), "uint8")
+
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "sample", sample)
+
+
+def test_from_a_keras_file(trained, unsampled, tmp_path):
     folder = publish(
         trained / "model.keras",
         tmp_path / "dice4",
@@ -84,7 +94,7 @@ def test_from_a_keras_file(trained, tmp_path):
     assert metadata["sha256"] in card and "samples.png" in card
 
 
-def test_the_card_compares_with_a_model_without_codes(trained, tmp_path):
+def test_the_card_compares_with_a_model_without_codes(trained, unsampled, tmp_path):
     (tmp_path / "score.json").write_text(json.dumps(SCORE))
     folder = publish(
         trained / "model.keras",
@@ -182,13 +192,13 @@ def test_classes_that_are_shown_and_guidance(tmp_path):
             publish(folder, tmp_path / "other", about=told)
 
 
-def test_the_ten_first_classes_are_shown_by_default():
+def test_the_ten_first_classes_are_shown_by_default(unsampled):
     model = haim_tf.load("debug", num_classes=11)
     sheet, columns, caption = evaluation.sheets.make_sheets(model, 1, 0)["classes.png"]
     assert len(sheet) == 80 and columns == 8 and "(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)" in caption
 
 
-def test_the_accuracy_of_labels_where_asked(trained, tmp_path):
+def test_the_accuracy_of_labels_where_asked(trained, unsampled, tmp_path):
     folder = publish(
         trained / "model.keras", tmp_path / "dice4", data=trained / "val.npz", samples=1, label_posterior=True
     )
@@ -223,7 +233,7 @@ def test_a_configuration_alone_is_a_preset_without_weights(tmp_path):
         publish(zoo / "about.json", tmp_path / "other")
 
 
-def test_the_debug_model_can_be_made_again(tmp_path):
+def test_the_debug_model_can_be_made_again(unsampled, tmp_path):
     """Its description and its very weights: what the command on its card gives."""
     zoo = ROOT / "zoo/debug"
     folder = publish(
@@ -300,7 +310,7 @@ def test_captions_say_how_a_model_samples(sampling, words):
     assert described(sampling) == words
 
 
-def test_codes_are_pictured_level_by_level(tmp_path):
+def test_codes_are_pictured_level_by_level(unsampled, tmp_path):
     model = haim_tf.load("debug")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, *model.image_shape), "uint8")
@@ -311,7 +321,7 @@ def test_codes_are_pictured_level_by_level(tmp_path):
         assert sheet.height > 7 * 16  # The images, and three rows a level.
 
 
-def test_from_a_run_folder_and_what_is_no_run(trained, tmp_path):
+def test_from_a_run_folder_and_what_is_no_run(trained, unsampled, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "recipe.json").write_text("{}")
@@ -339,7 +349,7 @@ def test_from_a_run_folder_and_what_is_no_run(trained, tmp_path):
         publish(tmp_path, tmp_path / "other")
 
 
-def test_a_disk_that_fills_up_leaves_nothing(trained, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_leaves_nothing(trained, unsampled, tmp_path, monkeypatch):
     def full(images, path, columns=None):
         raise ValueError(f"cannot write {path}: No space left on device")
 

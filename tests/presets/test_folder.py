@@ -51,7 +51,7 @@ def model():
     model = tiny_model()
     model.class_names = ["a", "b", "c"]
     # Trained a little: an optimizer is there, and codebook and moving averages hold something.
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(images_of(model, 8), np.arange(8) % 3, batch_size=4, verbose=0)
     return model
 

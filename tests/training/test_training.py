@@ -29,10 +29,10 @@ RECIPE = {
                 "code_dim": 4,
                 "width": 8,
                 "blocks": 1,
-                "decoder": {"width": 8, "blocks": 2, "dropout": 0.1, "condition_width": 8},
+                "decoder": {"width": 8, "blocks": 1, "dropout": 0.1, "condition_width": 8},
             }
         ],
-        "prior": {"width": 8, "blocks": 2, "attention": [0]},
+        "prior": {"width": 8, "blocks": 1, "attention": [0]},
     },
     "batch_size": 8,
     "flip": True,
