@@ -21,6 +21,12 @@ from absl import flags
 collect_ignore = [] if keras.backend.backend() == "jax" else ["jax"]
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            assert mark.kwargs.get("reason"), f"{item.nodeid} is slow: say why, as slow(reason=...)"
+
+
 @pytest.fixture(autouse=True)
 def _fresh_global_state():
     keras.utils.set_random_seed(0)

@@ -216,7 +216,7 @@ def test_models_at_the_papers_scale_are_listed_as_not_pretrained(name):
         haim_tf.load(name, weights=True)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="takes a training step of the two largest models")
 @pytest.mark.parametrize("name", ["imagenet128", "imagenet256"])
 def test_models_at_the_papers_scale_train(name):
     with pytest.warns(UserWarning, match="RANDOM"):

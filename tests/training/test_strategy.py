@@ -160,7 +160,7 @@ def test_two_devices_train_as_one(folder, one_process):
     check(folder, "mirrored", copies, one_process)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts two to four processes that train together")
 def test_two_workers_train_as_one(folder, one_process):
     finish(folder, start_workers(folder, "workers"))
     copies = [copy for i in range(2) for copy in copies_in(folder / f"workers_{i}.npz")]
@@ -168,7 +168,7 @@ def test_two_workers_train_as_one(folder, one_process):
     check(folder, "workers", copies, one_process)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts two to four processes that train together")
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_and_its_peer_go_on_from_the_checkpoint(folder, one_process, victim):
     output = f"killed_{victim}"
