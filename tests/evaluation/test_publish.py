@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import json
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -53,17 +54,25 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def unsampled(monkeypatch):
-    """Samples are black: making them takes long, and they are not the point."""
+@pytest.fixture(autouse=True)
+def _noise_for_samples(monkeypatch):
+    """Samples are noise that depends on all that is asked: programs for true ones take long to make."""
 
-    def sample(self, num, *arguments, **settings):
-        return np.zeros((num, *self.image_shape), "uint8")
+    def sample(self, num, labels=None, seed=0, temperature=None, top_p=None, guidance=None, **options):
+        asked = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
+        asked = {name: self.sampling_defaults[name] if x is None else x for name, x in asked.items()}
+        count = len(self.networks)
+        text = [
+            np.round(np.broadcast_to(asked[name], count), 4).tolist() for name in ("temperature", "top_p")
+        ]
+        text = repr((num, np.asarray(labels).tolist(), seed, text, float(asked["guidance"])))
+        rng = np.random.default_rng(zlib.crc32(text.encode()))
+        return rng.integers(0, 256, (num, *self.image_shape)).astype("uint8")
 
     monkeypatch.setattr(haim_tf.HierarchicalModel, "sample", sample)
 
 
-def test_from_a_keras_file(trained, unsampled, tmp_path):
+def test_from_a_keras_file(trained, tmp_path):
     folder = publish(
         trained / "model.keras",
         tmp_path / "dice4",
@@ -94,7 +103,7 @@ def test_from_a_keras_file(trained, unsampled, tmp_path):
     assert metadata["sha256"] in card and "samples.png" in card
 
 
-def test_the_card_compares_with_a_model_without_codes(trained, unsampled, tmp_path):
+def test_the_card_compares_with_a_model_without_codes(trained, tmp_path):
     (tmp_path / "score.json").write_text(json.dumps(SCORE))
     folder = publish(
         trained / "model.keras",
@@ -192,13 +201,13 @@ def test_classes_that_are_shown_and_guidance(tmp_path):
             publish(folder, tmp_path / "other", about=told)
 
 
-def test_the_ten_first_classes_are_shown_by_default(unsampled):
+def test_the_ten_first_classes_are_shown_by_default():
     model = haim_tf.load("debug", num_classes=11)
     sheet, columns, caption = evaluation.sheets.make_sheets(model, 1, 0)["classes.png"]
     assert len(sheet) == 80 and columns == 8 and "(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)" in caption
 
 
-def test_the_accuracy_of_labels_where_asked(trained, unsampled, tmp_path):
+def test_the_accuracy_of_labels_where_asked(trained, tmp_path):
     folder = publish(
         trained / "model.keras", tmp_path / "dice4", data=trained / "val.npz", samples=1, label_posterior=True
     )
@@ -233,7 +242,7 @@ def test_a_configuration_alone_is_a_preset_without_weights(tmp_path):
         publish(zoo / "about.json", tmp_path / "other")
 
 
-def test_the_debug_model_can_be_made_again(unsampled, tmp_path):
+def test_the_debug_model_can_be_made_again(tmp_path):
     """Its description and its very weights: what the command on its card gives."""
     zoo = ROOT / "zoo/debug"
     folder = publish(
@@ -310,7 +319,7 @@ def test_captions_say_how_a_model_samples(sampling, words):
     assert described(sampling) == words
 
 
-def test_codes_are_pictured_level_by_level(unsampled, tmp_path):
+def test_codes_are_pictured_level_by_level(tmp_path):
     model = haim_tf.load("debug")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, *model.image_shape), "uint8")
@@ -321,7 +330,7 @@ def test_codes_are_pictured_level_by_level(unsampled, tmp_path):
         assert sheet.height > 7 * 16  # The images, and three rows a level.
 
 
-def test_from_a_run_folder_and_what_is_no_run(trained, unsampled, tmp_path):
+def test_from_a_run_folder_and_what_is_no_run(trained, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "recipe.json").write_text("{}")
@@ -349,7 +358,7 @@ def test_from_a_run_folder_and_what_is_no_run(trained, unsampled, tmp_path):
         publish(tmp_path, tmp_path / "other")
 
 
-def test_a_disk_that_fills_up_leaves_nothing(trained, unsampled, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_leaves_nothing(trained, tmp_path, monkeypatch):
     def full(images, path, columns=None):
         raise ValueError(f"cannot write {path}: No space left on device")
 
