@@ -23,7 +23,7 @@ flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file for the figures, a new one.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import numpy as np
 
     from haim_tf import data, evaluation, files

@@ -3,9 +3,16 @@
 A row is an image: the original, what is known of it (the rest grey), and its completions.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from haim_tf.cli._output import check_arrays, check_sheet, write_arrays
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", required=True)
@@ -29,7 +36,7 @@ flags.DEFINE_string("output", "completions.png", "The sheet, a .png file; one th
 flags.DEFINE_string("npz", None, "Also write images, mask and completions to this new .npz file.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import numpy as np
 
     from haim_tf import data, presets
@@ -68,7 +75,7 @@ def main(argv):
     print(f"{len(images)} images in {output}; columns: original, known, {FLAGS.completions} completions")
 
 
-def sheet(images, mask, completions):
+def sheet(images: np.ndarray, mask: np.ndarray, completions: np.ndarray) -> np.ndarray:
     """One row per image: the original, its known pixels (the rest grey), its completions `(num, H, W, C)`."""
     import numpy as np
 

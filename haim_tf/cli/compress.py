@@ -18,7 +18,7 @@ flags.DEFINE_list(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from pathlib import Path
 
     from haim_tf import compression, presets

@@ -14,7 +14,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("output", None, "Folder for the pictures, made if it is not there.", required=True)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import io
     from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Measures a model on held-out images: bits/dim, use of the codes, reconstruction errors."""
 
+from typing import Any
+
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -23,7 +25,7 @@ flags.DEFINE_string(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import data, evaluation, files, presets
     from haim_tf.evaluation import scores
 
@@ -46,7 +48,7 @@ def main(argv):
     print(table(report))
 
 
-def table(report):
+def table(report: dict[str, Any]) -> str:
     """The figures of a report as text, one row per part of the model."""
     rows = [["", "bits/dim", "codes shuffled", "grid", "codebook", "capacity, bits", "perplexity", "active"]]
     rows[0] += ["error auxiliary", "error main"]

@@ -27,7 +27,7 @@ flags.DEFINE_bool(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import presets, saved_model
     from haim_tf.backend import require_tensorflow
 

@@ -1,5 +1,8 @@
 """Tells what a model is: its classes with their numbers, how it samples, its codes."""
 
+from pathlib import Path
+from typing import Any
+
 from absl import flags
 
 from haim_tf import presets
@@ -12,7 +15,7 @@ flags.DEFINE_string("model", None, "Name of a model, or a preset folder; the sam
 NEEDS_KERAS = False
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     names = [*argv[1:], *([FLAGS.model] if FLAGS.model else [])]
     if len(names) != 1:
         raise ValueError(f"name one model, as in haim_tf info fashion_mnist28, got {len(names)}")
@@ -21,7 +24,7 @@ def main(argv):
     print("\n".join(describe(names[0], folder, config, metadata)))
 
 
-def describe(name, folder, config, metadata):
+def describe(name: str, folder: Path, config: dict[str, Any], metadata: dict[str, Any]) -> list[str]:
     """Lines of text about a preset, from its two JSON files."""
     own = metadata.get("sampling") or {}
     sampling = {key: own.get(key, 1.0) for key in ("temperature", "top_p", "guidance")}

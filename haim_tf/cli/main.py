@@ -17,6 +17,7 @@ import os
 import sys
 import textwrap
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -27,7 +28,7 @@ HELP_FLAGS = ("--help", "-help", "-h", "help")
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "HAIM_TF_DEBUG"
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `haim_tf COMMAND --flags`; `arguments` are those of the process by default.
 
     With `--debug`, or `HAIM_TF_DEBUG=1` in the environment, the one line on bad input becomes a traceback.

@@ -22,7 +22,7 @@ flags.DEFINE_integer("seed", 0, "Seed of what the main decoders sample.")
 flags.DEFINE_list(
     "temperature",
     None,
-    "Of the main decoders; one number, or, as for sample, one a level, finest first, and the prior. By "
+    "Of the main decoders; one number, or, as for sample, one per level, finest first, and the prior. By "
     "default the preset's own values.",
 )
 flags.DEFINE_list(
@@ -34,7 +34,7 @@ flags.DEFINE_list(
 flags.DEFINE_string("output", "reconstructions.png", "The sheet, a .png file; one that is there is replaced.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import numpy as np
 
     from haim_tf import data, presets

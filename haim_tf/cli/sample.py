@@ -22,13 +22,13 @@ flags.DEFINE_integer("seed", 0, "The same seed gives the same images.")
 flags.DEFINE_list(
     "temperature",
     None,
-    "1 samples the model's distribution, less sharpens it; one number, or one a level, finest first, and the "
-    "prior. By default the preset's own values.",
+    "1 samples the model's distribution, less sharpens it; one number, or one per level, finest first, and "
+    "the prior. By default the preset's own values.",
 )
 flags.DEFINE_list(
     "top_p",
     None,
-    "Mass of the nucleus to sample from; one number, or one a level and the prior. By default the preset's "
+    "Mass of the nucleus to sample from; one number, or one per level and the prior. By default the preset's "
     "own values.",
 )
 flags.DEFINE_float(
@@ -44,7 +44,7 @@ flags.DEFINE_string("output", "samples.png", "The sheet, a .png file; one that i
 flags.DEFINE_string("npz", None, "Also write images and labels to this new .npz file.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import data, presets
 
     output = check_sheet(FLAGS.output)

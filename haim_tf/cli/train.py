@@ -25,7 +25,7 @@ flags.DEFINE_enum(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}; everything is a flag, see --help")
     from haim_tf import training

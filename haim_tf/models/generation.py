@@ -40,7 +40,7 @@ class Generation:
                 each label from the example's seed (class-conditional models only).
             seed: an int, or an int array `(num, 2)` of seed pairs; example i of seed s has the pair (s, i).
                 Weights, label, seed pair, temperature, top_p and guidance determine a sample.
-            temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one a
+            temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one per
                 level (finest first) and one for the prior. `None`: the model's own `sampling_defaults`.
             top_p: mass of the nucleus to sample from, in (0, 1]; one value or several, or `None`, as above.
             guidance: how far the prior is moved towards the label (classifier-free guidance, Ho and Salimans

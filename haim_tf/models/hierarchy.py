@@ -187,7 +187,7 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
     @property
     def sampling_defaults(self) -> dict[str, Any]:
         """How the model samples when nothing else is asked: a dict of `temperature` and `top_p`, lists with
-        one float a level (finest first) and one for the prior, and `guidance`, a float.
+        one float per level (finest first) and one for the prior, and `guidance`, a float.
 
         May be set, also to a dict of some of these keys or to `None`: plain sampling, 1 everywhere.
         """

@@ -145,6 +145,13 @@ class PartwiseTraining(Losses, Parts):
         """`keras.Model.test_on_batch`, on images or images and labels."""
         return super().test_on_batch(*self._checked(x, y), **kwargs)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        if keras.backend.backend() == "tensorflow" and not self.optimizer.built:
+            # TensorFlow would trace the first step twice, once for the variables that it makes.
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def check_batches(self, batches: keras.utils.PyDataset) -> None:
         """A ValueError where the batches of a `PyDataset` do not fit the model."""
         self._checked(batches, None)

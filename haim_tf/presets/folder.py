@@ -42,7 +42,7 @@ def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]
 def find(name_or_folder: str | os.PathLike) -> Path:
     """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`."""
     if not isinstance(name_or_folder, (str, os.PathLike)):
-        raise ValueError(f"a model is a name or a preset folder, got {name_or_folder!r}")
+        raise ValueError(f"a model must be a name or a preset folder, got {name_or_folder!r}")
     names = list_models()
     if name_or_folder in names:
         return _zoo() / name_or_folder

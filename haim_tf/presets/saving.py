@@ -171,7 +171,7 @@ def _as_utf_8(name, text):
 
 def _check_class_names(names, num_classes):
     if names is not None and len(names) != num_classes:
-        raise ValueError(f"class_names must be {num_classes} names, one a class, got {list(names)}")
+        raise ValueError(f"class_names must be {num_classes} names, one per class, got {list(names)}")
 
 
 def _provenance(model):

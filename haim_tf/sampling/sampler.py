@@ -93,7 +93,7 @@ def sample_grid(
 class Sampler:
     """The compiled `sample_grid` of one network and grid size, with noise from each example's own seed.
 
-    One XLA program is built a batch size and kept (`compile` does it ahead); temperature, top_p, seeds,
+    One XLA program is built per batch size and kept (`compile` does it ahead); temperature, top_p, seeds,
     codes and labels are inputs and never cause another one. The noise of a seed is the same under TensorFlow
     and JAX, so that samples agree up to the rounding of the arithmetic.
 
@@ -132,7 +132,7 @@ class Sampler:
         log_prob: bool = False,
         guidance: float | np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples one grid a seed.
+        """Samples one grid per seed.
 
         Args:
             seeds: int32 `(B, 2)`.
@@ -251,7 +251,7 @@ def seed_pairs(seed: int | np.ndarray, count: int) -> np.ndarray:
     pairs = np.asarray(seed)
     if pairs.shape != (count, 2) or not np.issubdtype(pairs.dtype, np.integer):
         raise ValueError(
-            f"seed must be an int or an integer array of shape ({count}, 2), one pair an example, "
+            f"seed must be an int or an integer array of shape ({count}, 2), one pair per example, "
             f"got {pairs.dtype} of shape {pairs.shape}"
         )
     limits = np.iinfo("int32")

@@ -139,7 +139,7 @@ def test_likelihoods_without_a_label(model):
 def test_fit_leaves_labels_out(model):
     copied = copy.deepcopy(model)
     copied.freeze("codes", "decoders")
-    copied.compile(keras.optimizers.SGD(0.1))
+    copied.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     images = np.random.default_rng(0).integers(0, 256, (64, 4, 8, 1)).astype("uint8")
     before = copied.prior.embed_label.embeddings.numpy().copy()
     copied.fit(images, np.zeros(64, "int32"), batch_size=64, verbose=0)

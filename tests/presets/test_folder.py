@@ -51,7 +51,7 @@ def model():
     model = tiny_model()
     model.class_names = ["a", "b", "c"]
     # Trained a little: an optimizer is there, and codebook and moving averages hold something.
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(images_of(model, 8), np.arange(8) % 3, batch_size=4, verbose=0)
     return model
 
@@ -216,7 +216,7 @@ def test_models_at_the_papers_scale_are_listed_as_not_pretrained(name):
         haim_tf.load(name, weights=True)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="takes a training step of the two largest models")
 @pytest.mark.parametrize("name", ["imagenet128", "imagenet256"])
 def test_models_at_the_papers_scale_train(name):
     with pytest.warns(UserWarning, match="RANDOM"):

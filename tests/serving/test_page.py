@@ -19,7 +19,7 @@ from running import Running
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(reason="starts a server and a browser"),
     pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed"),
 ]
 FLAGS = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"]
