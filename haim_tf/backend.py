@@ -1,4 +1,4 @@
-"""What Keras' backends do differently for all who use them: programs compiled, devices found, features absent."""
+"""What Keras' backends do differently for all who use them: programs, devices, features that are absent."""
 
 from __future__ import annotations
 
