@@ -36,7 +36,8 @@ GRAPH, ABOUT, EXECUTABLES = "graph.pb", "about.json", "executables/"
 # file is no text.
 _LOADING = rb"E\d{4} .*(cpu_aot_loader|XlaSerializedCacheEntry)"
 
-_lock = threading.RLock()
+# Tracing is Python's work, and one at a time is as fast.
+_tracing = threading.Lock()
 
 
 class Programs:
@@ -57,11 +58,11 @@ class Programs:
     def __init__(self, function: Callable, layer: keras.Layer, what: str):
         self._layer, self._what = layer, what
         self.function = compiled(function, layer)
-        self._programs = {}
+        self._programs, self._lock = {}, threading.Lock()
 
     def __call__(self, *inputs: Any) -> Any:
         signature = tuple(_signature(x) for x in inputs)
-        with _lock:
+        with self._lock:
             if signature not in self._programs:
                 # A run of no rows compiles, and does no work.
                 self._programs[signature] = self._make((*inputs[:-1], 0 * inputs[-1]), signature)
@@ -93,13 +94,14 @@ class Programs:
         if not is_tensorflow():
             self.function(*inputs)
             return self.function
-        content = _traced(self.function, self._layer, inputs) if path else None
+        with _tracing:
+            program = self.function.get_concrete_function(*inputs)
+            content = _content(program, self._layer) if path else None
         if content is not None:
             program, content["executables"] = _loaded(content, self._layer, inputs)
             _write(path, content)
-            return program
-        program = self.function.get_concrete_function(*inputs)
-        program(*inputs)
+        else:
+            program(*inputs)
         return program
 
 
@@ -188,12 +190,11 @@ def _processor():
 # Tracing and running, TensorFlow only ---------------------------------------------------------------------
 
 
-def _traced(function, layer, inputs):
-    """The graph of a program, its weights as inputs: what a file holds, but for the executables. `None` where
-    it reads something else than the layer's variables."""
+def _content(traced, layer):
+    """What a file holds of a traced function, but for executables: its graph, the weights among the inputs.
+    `None` where it reads something else than the layer's variables."""
     import tensorflow as tf
 
-    traced = function.get_concrete_function(*inputs)
     handles = {id(v.value.handle): i for i, v in enumerate(layer.variables)}
     variables = [handles.get(id(x)) for x in traced.captured_inputs]
     if None in variables:
@@ -279,12 +280,13 @@ def _executables(kept, name):
             yield found
     finally:
         for file in tf.io.gfile.listdir(place):
-            with tf.io.gfile.GFile(f"{place}/{file}", "rb") as opened:
+            with contextlib.suppress(tf.errors.OpError), tf.io.gfile.GFile(f"{place}/{file}", "rb") as opened:
                 content = opened.read()
-            # It begins with its keys and then the name of the module, which is that of the function.
-            if name.encode() in content[:1000]:
-                found[file] = content
-            tf.io.gfile.remove(f"{place}/{file}")  # XLA has it by now, and needs no second copy in memory.
+                # It begins with its keys and then the name of the module, which is that of the function.
+                if name.encode() in content[:1000]:
+                    found[file] = content
+                    # XLA has it by now, and needs no second copy in memory.
+                    tf.io.gfile.remove(f"{place}/{file}")
 
 
 # Files ----------------------------------------------------------------------------------------------------

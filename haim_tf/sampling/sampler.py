@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from keras import ops
 
-from haim_tf.backend import has_accelerator, is_tensorflow
+from haim_tf.backend import has_accelerator, in_a_graph, is_tensorflow
 from haim_tf.layers.types import Tensor
 from haim_tf.programs import Programs
 from haim_tf.sampling import noise as host
@@ -118,6 +118,7 @@ class Sampler:
 
         self._programs = Programs(run, network, "the sampler")
         self._run = self._programs.function
+        self._compiled = set()
         if is_tensorflow():
             import tensorflow as tf
 
@@ -166,31 +167,34 @@ class Sampler:
         other graphs."""
         rows = ops.convert_to_tensor(self.shape[0] if rows is None else rows, "int32")
         others = (temperature, top_p, codes, labels, log_prob, guidance, rows)
-        if not is_tensorflow():
+        if not in_a_graph():
             noise = host.uniforms(ops.convert_to_numpy(seeds), self.stream, self.noise_shape)
             return self._programs(ops.convert_to_tensor(noise), *others)
-        import tensorflow as tf
-
         # Concrete functions: TensorFlow counts all networks' programs together, and would warn of so many.
         noise = self._draw_noise.get_concrete_function()(ops.convert_to_tensor(seeds, "int32"))
         noise = ops.reshape(noise, (seeds.shape[0], *noise.shape[1:]))
-        if tf.executing_eagerly():
-            return self._programs(noise, *others)
         return self._run.get_concrete_function(noise, *others)(noise, *others)
 
     def compile(self, batch_size: int, guided: bool = False) -> None:
-        """Builds the program of a batch size, which its first use would build otherwise."""
+        """Builds the program that batches of this size are sampled with, which its first use would build
+        otherwise."""
         network, (height, width) = self.network, self.shape
+        size = part_size(batch_size)
+        if (size, guided) in self._compiled:
+            return
         codes = labels = None
         if network.codebook_size:
             factor = network.upsampling
             vector = (network.code_dim,) if network.code_dim else ()
-            codes = np.zeros((batch_size, height // factor, width // factor, *vector), "int32")
+            shape = size, height // factor, width // factor, *vector
+            codes = ops.zeros(shape, "float32" if vector else "int32")
         if network.num_classes:
-            labels = np.zeros(batch_size, "int32")
+            labels = ops.zeros(size, "int32")
+        ones = ops.ones(size, "float32")
+        guidance = ones if guided else None
         # A run of no rows.
-        guidance = 1.0 if guided else None
-        self._sample(np.zeros((batch_size, 2), "int32"), 1.0, 1.0, codes, labels, False, 0, guidance)
+        self.draw(np.zeros((size, 2), "int32"), ones, ones, codes, labels, rows=0, guidance=guidance)
+        self._compiled.add((size, guided))
 
     def _sample(self, seeds, temperature, top_p, codes, labels, log_prob, rows, guidance):
         count = len(seeds)
