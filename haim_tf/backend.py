@@ -16,6 +16,15 @@ def is_tensorflow() -> bool:
     return keras.backend.backend() == "tensorflow"
 
 
+def in_a_graph() -> bool:
+    """Whether TensorFlow is tracing the code that asks."""
+    if not is_tensorflow():
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()
+
+
 def require_tensorflow(what: str) -> None:
     """A ValueError unless Keras runs on TensorFlow; `what`, such as "the export", begins it."""
     if not is_tensorflow():

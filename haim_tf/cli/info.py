@@ -12,8 +12,6 @@ ARGUMENTS = "MODEL"
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder; the same as the argument MODEL.")
 
-NEEDS_KERAS = False
-
 
 def main(argv: list[str]) -> None:
     names = [*argv[1:], *([FLAGS.model] if FLAGS.model else [])]

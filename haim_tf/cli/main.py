@@ -23,8 +23,10 @@ from pathlib import Path
 from absl import flags
 
 from haim_tf import progress
+from haim_tf.version import __version__
 
 HELP_FLAGS = ("--help", "-help", "-h", "help")
+VERSION_FLAG = "--version"
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "HAIM_TF_DEBUG"
 
 
@@ -60,12 +62,13 @@ def _main(arguments):
     if name in HELP_FLAGS:
         print(_overview(commands))
         return 0
+    if name == VERSION_FLAG:
+        print(f"haim_tf {__version__}")
+        return 0
     if name not in commands:
         near = difflib.get_close_matches(name, commands)
         hint = f"did you mean {' or '.join(near)}?" if near else f"commands: {', '.join(commands)}"
         return _complain("haim_tf", f"unknown command {name!r}; {hint}")
-    # TensorFlow reads it when it is imported: warnings of its own are not about what the user did.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     command = importlib.import_module(f"haim_tf.cli.{name}")
     if any(argument in HELP_FLAGS[:-1] for argument in arguments):
         print(_help(name, command))
@@ -74,9 +77,6 @@ def _main(arguments):
         argv = flags.FLAGS([f"haim_tf {name}", *arguments])
         if argv[1:] and not hasattr(command, "ARGUMENTS"):
             raise ValueError(f"unexpected argument {argv[1]!r}; everything is a flag, --name=value")
-        if getattr(command, "NEEDS_KERAS", True):
-            with _quiet():
-                importlib.import_module("keras").distribution.list_devices()
         command.main(argv)
     except BrokenPipeError:
         raise
@@ -124,7 +124,7 @@ def _overview(commands):
     lines += [
         "",
         "haim_tf COMMAND --help lists a command's flags.",
-        f"{DEBUG_FLAG} shows where an error arose.",
+        f"{DEBUG_FLAG} shows where an error arose, {VERSION_FLAG} which version this is.",
     ]
     return "\n".join(lines)
 
@@ -145,17 +145,3 @@ def _complain(what, error):
     progress.close_all()
     print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Drops what is written to stderr: TensorFlow logs there at its start, whatever the log level."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

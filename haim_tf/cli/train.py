@@ -1,11 +1,6 @@
 """Trains a model by a recipe; an interrupted run goes on where its last checkpoint was."""
 
-import os
-
 from absl import flags
-
-# Asking Keras for its devices starts them; the strategy of several workers must come before.
-NEEDS_KERAS = "TF_CONFIG" not in os.environ
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("config", None, "Recipe: a JSON file, or a zoo entry's name.", required=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -135,8 +136,16 @@ class Generation:
         """
         require_positive_integers(batch_size=batch_size)
         guided = self.sampling_defaults["guidance"] != 1.0
-        for index in range(self.num_levels + 1):
+        self._compile(range(self.num_levels + 1), batch_size, guided)
+
+    def _compile(self, indices, batch_size, guided):
+        """Builds the programs of some networks' samplers, at once where they are not there yet."""
+
+        def build(index):
             self.sampler(index).compile(batch_size, guided and index == self.num_levels)
+
+        with concurrent.futures.ThreadPoolExecutor(len(indices)) as pool:
+            list(pool.map(build, indices))
 
     def _sampling_of(self, **asked):
         """What is asked for, as `check_sampling` gives it, and else the model's own defaults."""
@@ -152,6 +161,7 @@ class Generation:
         if not num:
             return np.zeros((0, *self.image_shape), "uint8")
         size = min(num, batch_size)
+        self._compile(range(top + 1), size, guidance is not None)
         batches = -(-num // size)
         show = verbose or (verbose is None and batches > 1)
         bar = progress.Bar(batches * (top + 1), "network passes", show=show)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -226,7 +225,8 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, a dict that JSON can hold."""
-        return copy.deepcopy(self._arguments)
+        # No deep copy: Keras tracks what is in attributes, and the whole model would be copied along.
+        return _as_python(self._arguments)
 
     def get_config(self) -> dict:
         known = {"class_names": self.class_names, "sampling_defaults": self._sampling}

@@ -7,12 +7,9 @@ set to anything but 0 forbids downloads.
 import os
 from pathlib import Path
 
+from haim_tf.files import home
+
 RETRIES = 3
-
-
-def home() -> Path:
-    """The folder that downloaded weights are kept in; it need not exist yet."""
-    return Path(os.environ.get("HAIM_TF_HOME") or "~/.cache/haim_tf").expanduser()
 
 
 def kept_path(name: str, sha256: str) -> Path:
