@@ -261,7 +261,7 @@ def _prepared(model, folder, metadata, precision, overwrite):
     by_part = {name: part.count_params() for name, part in model.parts.items()}
     metadata = {
         "name": named.name,
-        **provenance(model),
+        **_provenance(model),
         "class_names": model.class_names,
         "sampling": model.get_config()["sampling_defaults"],
         **(metadata or {}),
@@ -343,7 +343,7 @@ def _check_class_names(names, num_classes):
         raise ValueError(f"class_names must be {num_classes} names, one a class, got {list(names)}")
 
 
-def provenance(model: HierarchicalModel) -> dict[str, Any]:
+def _provenance(model):
     """What a model's own history says of its weights: the metadata where nothing else is told."""
     origin = model.origin or {}
     known = {"pretrained": bool(model.fitted or origin.get("pretrained"))}
