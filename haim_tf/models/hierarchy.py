@@ -215,6 +215,18 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
                 ours.assign(theirs)
         return model
 
+    @classmethod
+    def from_preset(cls, name_or_folder: str | os.PathLike, **options: Any) -> HierarchicalModel:
+        """`haim_tf.load` by the name that users of keras-hub know; arguments and errors are the same.
+
+        Example:
+            >>> HierarchicalModel.from_preset("debug").image_shape
+            (16, 16, 3)
+        """
+        from haim_tf import presets  # Which find this class by its name.
+
+        return presets.load(name_or_folder, **options)
+
     def save_to_preset(self, folder: str | os.PathLike, **options: Any) -> None:
         """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
         from haim_tf import presets  # Which find this class by its name.

@@ -12,9 +12,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from haim_tf import files
+from haim_tf import files, progress
 from haim_tf.presets import downloads, weights_file
-from haim_tf.presets.layout import CARD, CONFIG, METADATA, WEIGHTS
+from haim_tf.presets.folder import CARD, CONFIG, METADATA, WEIGHTS, read
+from haim_tf.presets.model_card import model_card
 from haim_tf.version import __version__
 
 SCHEME = "hf://"
@@ -73,6 +74,7 @@ def fetch(reference: str, weights: bool = True) -> Path:
             revision=revision,
             allow_patterns=[CONFIG, METADATA, CARD, "*.png", *([WEIGHTS] if weights else [])],
             local_files_only=offline,
+            tqdm_class=_bar(hub),
             **LIBRARY,
             **options,
         )
@@ -86,6 +88,17 @@ def fetch(reference: str, weights: bool = True) -> Path:
         told = " ".join(str(error).split())[:300]
         raise FileNotFoundError(f"cannot download {reference}: {told}") from error
     return folder
+
+
+def _bar(hub):
+    """The library's progress bar, on terminals alone."""
+
+    class Bar(hub.utils.tqdm):
+        def __init__(self, *arguments, **options):
+            quiet = {} if progress.is_terminal() else {"disable": True}
+            super().__init__(*arguments, **{**options, **quiet})
+
+    return Bar
 
 
 def _is_whole(folder):
@@ -118,9 +131,6 @@ def upload(
             hub refuses.
         FileNotFoundError: no such preset, or one without weights.
     """
-    from haim_tf.presets.folder import read
-    from haim_tf.presets.model_card import model_card
-
     repository, revision = parse(to)
     if revision is not None:
         raise ValueError(f"a preset is uploaded to hf://owner/name, without a revision, got {to!r}")

@@ -22,10 +22,12 @@ def load(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> HierarchicalModel:
-    """Loads a model of the zoo, or from a preset folder.
+    """Loads a model of the zoo, from a preset folder, or from the Hugging Face hub.
 
     Args:
-        name_or_folder: a name that `list_models()` gives, or a folder that `save_to_preset` wrote.
+        name_or_folder: a name that `list_models()` gives; a folder that `save_to_preset` wrote; or such a folder
+            on the hub, `"hf://owner/name"`, or `"hf://owner/name@revision"` for one branch, tag or commit of it
+            (needs `huggingface_hub`; see `haim_tf.presets.hub`).
         weights: `"auto"`: load the weights, or warn that they are random if there are none; `True`: an error
             if there are none; `False`: random weights. Weights that the preset names by URL are downloaded
             once (see `haim_tf.presets.downloads`).
@@ -57,7 +59,7 @@ def load(
         if num_classes not in (None, len(class_names)):
             raise ValueError(f"class_names must be {num_classes} names, got {len(class_names)}")
         num_classes = require_int("the number of class_names", len(class_names), low=1)
-    folder = find(name_or_folder)
+    folder = find(name_or_folder, weights=bool(weights))
     arguments, metadata = read(folder)
     path = weights_path(folder, metadata, download=bool(weights))
     if weights is True and not path.exists():
