@@ -5,9 +5,11 @@ A row is an image: the original, what is known of it (the rest grey), and its co
 
 from absl import flags
 
+from haim_tf.cli import _sheets
 from haim_tf.cli._output import check_arrays, check_sheet, write_arrays
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(_sheets)
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", required=True)
 flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
 flags.DEFINE_string("split", "val", "Split of the data, e.g. val[:1000].")
@@ -62,10 +64,14 @@ def main(argv):
         batch_size=FLAGS.batch_size,
         verbose=True,
     )
-    data.save_grid(sheet(images, mask, completions), output, columns=2 + FLAGS.completions)
+    names = ["original", "known", *(f"completion {i + 1}" for i in range(FLAGS.completions))]
+    _sheets.write_sheet(sheet(images, mask, completions), output, len(names), names)
     if npz:
         write_arrays(npz, images=images, mask=mask, completions=completions, labels=labels)
-    print(f"{len(images)} images in {output}; columns: original, known, {FLAGS.completions} completions")
+    arrays = f", and as arrays in {npz}" if npz else ""
+    print(
+        f"{len(images)} images in {output}{arrays}; columns: original, known, {FLAGS.completions} completions"
+    )
 
 
 def sheet(images, mask, completions):

@@ -44,6 +44,9 @@ def main(argv):
     if output:
         files.write_json(output, report)
     print(table(report))
+    for what, path in (("figures", output), ("scores of single images", csv)):
+        if path:
+            print(f"{what} in {path}")
 
 
 def table(report):

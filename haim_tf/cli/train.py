@@ -1,8 +1,8 @@
 """Trains a model by a recipe, or fine-tunes one; an interrupted run goes on where its last checkpoint was.
 
-With --config a model is trained by a recipe. With --from a preset learns the pictures of --data: their classes, by
-name, become its classes, a part of the pictures is held out, and the weights that do best on those are kept, never
-worse ones than as loaded (see haim_tf.training.fine_tune).
+With --config a model is trained by a recipe. With --from a preset learns the pictures of --data: their
+classes, by name, become its classes, a part of the pictures is held out, and the weights that do best on it
+are kept, never worse ones than as loaded (see haim_tf.training.fine_tune).
 """
 
 import os

@@ -1,7 +1,7 @@
 """Puts a preset on the Hugging Face hub, where haim_tf.load("hf://owner/name") finds it.
 
-It needs the package huggingface_hub (pip install "haim-tf[hub]") and a token that may write: `hf auth login`, or
-the environment variable HF_TOKEN.
+It needs the package huggingface_hub (pip install "haim-tf[hub]") and a token that may write: `hf auth login`,
+or the environment variable HF_TOKEN.
 """
 
 from absl import flags

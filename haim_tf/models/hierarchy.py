@@ -240,13 +240,13 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
 
     def get_config(self) -> dict:
         known = {"class_names": self.class_names, "sampling_defaults": self._sampling}
-        known |= {"origin": self.origin, "fitted": self.fitted}
+        known |= {"origin": self.origin, "fitted": self.fitted, "fitted_on": self.fitted_on}
         return {**super().get_config(), **self._arguments, **known}
 
     @classmethod
     def from_config(cls, config: dict) -> HierarchicalModel:
         config = dict(config)
-        names = ("class_names", "sampling_defaults", "origin", "fitted")
+        names = ("class_names", "sampling_defaults", "origin", "fitted", "fitted_on")
         known = {name: config.pop(name, None) for name in names}
         model = cls(**config)
         for name, value in known.items():

@@ -2,6 +2,7 @@
 
 import copy
 import types
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -25,13 +26,14 @@ class PartwiseTraining(Losses, Parts):
     main decoder, to the next level and to the prior, so that no part's loss moves another part. On TensorFlow
     gradients are clipped part by part; elsewhere Keras' own step optimises the same sum of losses.
 
-    `fitted` tells whether `fit` has trained the model.
+    `fitted` tells whether `fit` has trained the model, `fitted_on` the name of the data, where it has one.
 
     NOTE: only where a level is trained end to end, for comparison, does the gradient of its main decoder pass
     to its autoencoder, whose own loss is the commitment alone.
     """
 
     fitted = False
+    fitted_on = None
 
     def _prepare_training(self):
         self._clip_norm = None
@@ -111,17 +113,23 @@ class PartwiseTraining(Losses, Parts):
         """
         if not self.trainable_variables:
             raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
+        name = getattr(getattr(x, "data", None), "name", None)  # Of a `haim_tf.data.Batches`.
         x, y = self._checked(x, y)
         if validation_data is not None:
             pair = isinstance(validation_data, (tuple, list)) and len(validation_data) <= 3
             images, labels = inputs.unpack(validation_data) if pair else (validation_data, None)
             images, labels = self._checked(images, labels)
             validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
+        if self.origin or self.fitted:
+            trained = [name for name, part in self.parts.items() if part.trainable_variables]
+            for sentence in self.left_behind(trained):
+                warnings.warn(sentence, stacklevel=2)
         callbacks = readied(callbacks, verbose)
         found = _with_value_errors(
             super().fit, x, y, validation_data=validation_data, callbacks=callbacks, verbose=verbose, **kwargs
         )
         self.fitted = True
+        self.fitted_on = name or self.fitted_on
         return found
 
     def evaluate(

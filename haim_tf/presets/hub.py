@@ -1,7 +1,7 @@
 """Presets on the Hugging Face hub: `hf://owner/name`, or `hf://owner/name@revision`.
 
 The package `huggingface_hub` does it (`pip install "haim-tf[hub]"`): files are kept in its own cache, its
-environment variables hold (`HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`), and so does `HAIM_TF_OFFLINE`.
+environment variables hold (`HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`), and `HAIM_TF_OFFLINE`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def parse(text: str) -> Reference:
     """
     match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"a preset on the hub must be hf://owner/name or hf://owner/name@revision, got {text!r}")
+        raise ValueError(
+            f"a preset on the hub must be hf://owner/name or hf://owner/name@revision, got {text!r}"
+        )
     return Reference(match["repository"], match["revision"])
 
 
@@ -111,9 +113,7 @@ def _is_whole(folder):
     return not path.exists() or weights_file.sha256(path) == wanted
 
 
-def upload(
-    folder: str | os.PathLike, to: str, private: bool = False, license: str | None = None
-) -> str:
+def upload(folder: str | os.PathLike, to: str, private: bool = False, license: str | None = None) -> str:
     """Puts a preset on the hub, in one commit: its files, with the hub's front matter in its card.
 
     Args:
@@ -127,8 +127,8 @@ def upload(
         The URL of the repository.
 
     Raises:
-        ValueError: `to` is no repository, weights that are damaged, `huggingface_hub` is not installed, or the
-            hub refuses.
+        ValueError: `to` is no repository, weights that are damaged, `huggingface_hub` is not installed, or
+            the hub refuses.
         FileNotFoundError: no such preset, or one without weights.
     """
     repository, revision = parse(to)
@@ -142,7 +142,9 @@ def upload(
     weights_file.check(folder / WEIGHTS, metadata.get("sha256"))
     card = front_matter(metadata, license) + model_card(arguments, metadata, source=to)
     contents: dict[str, Any] = {name: str(folder / name) for name in (CONFIG, METADATA, WEIGHTS)}
-    contents |= {name: str(folder / name) for name in metadata.get("pictures", {}) if (folder / name).is_file()}
+    contents |= {
+        name: str(folder / name) for name in metadata.get("pictures", {}) if (folder / name).is_file()
+    }
     contents[CARD] = card.encode()
     api = hub.HfApi(**LIBRARY)
     try:
@@ -158,7 +160,7 @@ def upload(
 
 
 def front_matter(metadata: dict[str, Any], license: str | None = None) -> str:
-    """What the hub reads at the head of a card: licence, tags, library name, in YAML between lines of dashes."""
+    """What the hub reads at the head of a card: licence, tags, library name, in YAML."""
     license = license or metadata.get("license")
     told = {"license": license} if license else {"license": "other", "license_name": "see-the-card"}
     data = _library().ModelCardData(

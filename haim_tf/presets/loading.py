@@ -25,9 +25,9 @@ def load(
     """Loads a model of the zoo, from a preset folder, or from the Hugging Face hub.
 
     Args:
-        name_or_folder: a name that `list_models()` gives; a folder that `save_to_preset` wrote; or such a folder
-            on the hub, `"hf://owner/name"`, or `"hf://owner/name@revision"` for one branch, tag or commit of it
-            (needs `huggingface_hub`; see `haim_tf.presets.hub`).
+        name_or_folder: a name that `list_models()` gives; a folder that `save_to_preset` wrote; or such a
+            folder on the hub, `"hf://owner/name"`, or `"hf://owner/name@revision"` for one branch, tag or
+            commit of it (needs `huggingface_hub`; see `haim_tf.presets.hub`).
         weights: `"auto"`: load the weights, or warn that they are random if there are none; `True`: an error
             if there are none; `False`: random weights. Weights that the preset names by URL are downloaded
             once (see `haim_tf.presets.downloads`).

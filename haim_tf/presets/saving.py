@@ -179,6 +179,8 @@ def provenance(model: HierarchicalModel) -> dict[str, Any]:
     """What a model's own history says of its weights: the metadata where nothing else is told."""
     origin = model.origin or {}
     known = {"pretrained": bool(model.fitted or origin.get("pretrained"))}
+    if model.fitted and model.fitted_on:
+        known["dataset"] = {"name": model.fitted_on}
     if not origin:
         return known
     dataset = origin.get("dataset") or {}

@@ -45,8 +45,8 @@ def fine_tune(
     The classes are those of the pictures: where they have other names than the preset's, a new class
     embedding learns them. Pictures without classes are one class, named as their source, where the preset
     takes labels. The learning rate rises over the first steps and then falls to a hundredth. The last
-    pictures are held out of training: when their bits/dim have not been better for a while, training ends, and
-    with the weights that were best, which are those of the preset where nothing was better.
+    pictures are held out of training: when their bits/dim have not been better for a while, training ends,
+    and with the weights that were best, which are those of the preset where nothing was better.
 
     Args:
         model: a name of `list_models()`, or a preset folder.
@@ -113,7 +113,7 @@ def fine_tune(
     }
     recipe = read_recipe(recipe, smoke=smoke)
     if verbose:
-        for warning in _moving_codes(start, trained):
+        for warning in start.left_behind(trained):
             print(f"warning: {warning}", file=sys.stderr)
     return train_on(images, source, recipe, start, output, split, resume, verbose, strategy)
 
@@ -143,15 +143,3 @@ def _trained_parts(model, freeze):
     if not trained:
         raise ValueError(f"freeze must leave a part to train, got {names} of {', '.join(model.parts)}")
     return trained
-
-
-def _moving_codes(model, trained):
-    """A sentence for each level whose codes are trained under networks that stay as they are."""
-    for level in range(1, model.num_levels + 1):
-        above = f"decoder_{level + 1}" if level < model.num_levels else "prior"
-        still = [name for name in (f"decoder_{level}", above) if name not in trained]
-        if f"autoencoder_{level}" in trained and still:
-            yield (
-                f"the codes of level {level} are trained, and {' and '.join(still)}, made for the codes as they "
-                "were, stay frozen"
-            )

@@ -22,8 +22,8 @@ cosine decay; `batch_size` and `ema` may be a stage's own.
   are dropped (see `models.without_rare_codes`); by default none is.
 - **Crops.** With `"crop": 32` a stage that trains main decoders learns on random squares of 32 pixels,
   aligned to the codes. Not with attention, which counts positions.
-- **Early stops.** A stage with `"patience": 5` ends once five intervals in a row brought no better bits/dim of the
-  held-out images, and with the weights that were best, those that it began with included.
+- **Early stops.** A stage with `"patience": 5` ends once five intervals in a row brought no better
+  bits/dim of the held-out images, and with the weights that were best, those that it began with included.
 - **Held-out images.** The last `holdout` training images are kept out; every `interval` steps the bits/dim of
   (at most 256 of) them under the trained networks, and the loss of the trained autoencoders, are logged.
 - **From a preset.** With `from`, which `fine_tune` writes, training begins with the weights of a preset.
@@ -81,7 +81,8 @@ def read_recipe(source, variant=None, smoke=False):
     unknown = set(recipe) - {*DEFAULTS, *OPTIONAL, "model", "stages"}
     if unknown or "model" not in recipe or not recipe.get("stages"):
         raise ValueError(
-            f"a recipe has 'model', 'stages' and may have {sorted([*DEFAULTS, *OPTIONAL])}; got keys {sorted(source)}"
+            f"a recipe has 'model', 'stages' and may have {sorted([*DEFAULTS, *OPTIONAL])}; "
+            f"got keys {sorted(source)}"
         )
     _check_values(recipe)
     stages = []
@@ -143,7 +144,9 @@ def _checked_stage(stage, number):
     if "patience" in stage:
         stage["patience"] = require_int(name + "patience", stage["patience"], low=1)
         if stage["ema"] is not None:
-            raise ValueError(f"{name}patience and ema must not both be given: the best weights are kept as they are")
+            raise ValueError(
+                f"{name}patience and ema must not both be given: the best weights are kept as they are"
+            )
     parts = stage["train"]
     if parts is not None and not (
         isinstance(parts, (list, tuple)) and parts and all(isinstance(part, str) for part in parts)

@@ -149,12 +149,8 @@ class RunFolder:
     def save_best(self, model, stage, step, score):
         """Keeps the model's weights as the best of a stage, with the figure that says so."""
         self.best = {"stage": stage, "step": step, "score": score}
-        self._best_state = {
-            f"model{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)
-        }
-        write_arrays(
-            self.folder / "best.npz", {"meta": np.array(json.dumps(self.best)), **self._best_state}
-        )
+        self._best_state = {f"model{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
+        write_arrays(self.folder / "best.npz", {"meta": np.array(json.dumps(self.best)), **self._best_state})
 
     def restore_best(self, model):
         """Puts the best weights of its stage into a model."""

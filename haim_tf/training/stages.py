@@ -96,7 +96,7 @@ def _train(recipe, images, run, verbose, strategy):
     trained = HierarchicalModel(**(run.model_arguments or recipe["model"]))
     trained.set_weights(model.get_weights())
     _dress(trained, recipe, images)
-    trained.fitted = run.best is None or run.best["step"] > 0
+    trained.fitted, trained.fitted_on = run.best is None or run.best["step"] > 0, images.name
     if run.writes:
         metadata = _metadata(run, recipe, images, trained)
         presets.save_to_preset(trained, run.folder / "preset", metadata=metadata, overwrite=True)
@@ -121,7 +121,9 @@ def _current_model(run, recipe, images, strategy):
         keras.utils.set_random_seed(recipe["seed"])
         start = load_for(recipe["from"]["model"], images)
         if start.origin != recipe["from"]["origin"]:
-            raise ValueError(f"{recipe['from']['model']} must be the preset that the run began with, got another")
+            raise ValueError(
+                f"{recipe['from']['model']} must be the preset that the run began with, got another"
+            )
         model.set_weights(start.get_weights())
     run.restore(model)
     return model
@@ -219,8 +221,8 @@ def _tell_best(run, number, verbose):
     rows = [row for row in run.rows if row["stage"] == number]
     if verbose:
         print(
-            f"stage {number + 1} done after {rows[-1]['step']} steps; the weights of step {run.best['step']} are "
-            f"kept: held-out bits/dim {rows[0][SCORE]:.4f} -> {run.best['score']:.4f}",
+            f"stage {number + 1} done after {rows[-1]['step']} steps; the weights of step {run.best['step']} "
+            f"are kept: held-out bits/dim {rows[0][SCORE]:.4f} -> {run.best['score']:.4f}",
             flush=True,
         )
 
@@ -413,11 +415,18 @@ def _metadata(run, recipe, images, model):
         },
     }
     if run.best is not None:
-        metadata["training"]["kept"] = f"the weights of step {run.best['step']}, the best of the held-out images"
+        metadata["training"]["kept"] = (
+            f"the weights of step {run.best['step']}, the best of the held-out images"
+        )
         first = next(row for row in run.rows if row["stage"] == run.best["stage"])
         count = min(recipe["holdout"], WATCHED)
         metadata["metrics"] = [
-            {"name": f"bits/dim {when}", "value": round(value, 4), "split": "held out of training", "count": count}
+            {
+                "name": f"bits/dim {when}",
+                "value": round(value, 4),
+                "split": "held out of training",
+                "count": count,
+            }
             for when, value in (("as loaded", first[SCORE]), ("after", run.best["score"]))
         ]
     return metadata

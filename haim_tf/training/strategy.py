@@ -70,7 +70,9 @@ def check_stops(strategy, stages):
     """A ValueError where a stage may stop early and another process than the chief would not know."""
     apart = strategy is not None and strategy.extended._in_multi_worker_mode()
     if apart and any("patience" in stage for stage in stages):
-        raise ValueError("a stage with patience must be trained by one process, got the strategy 'multi_worker'")
+        raise ValueError(
+            "a stage with patience must be trained by one process, got the strategy 'multi_worker'"
+        )
 
 
 def wait(strategy, position=()):

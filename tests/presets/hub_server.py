@@ -1,4 +1,4 @@
-"""A hub on this machine: repositories of files by revision, over the part of its HTTP interface that downloads use."""
+"""A hub on this machine: files by repository and revision, by as much of its HTTP as downloads use."""
 
 import hashlib
 import http.server
@@ -8,8 +8,8 @@ import urllib.parse
 
 
 class Hub:
-    """Serves `repositories`, `{"owner/name": {revision: {file name: bytes}}}`; each request for a file's content
-    takes one of `faults` first, while there are any: "cut" half-way, or "damaged".
+    """Serves `repositories`, `{"owner/name": {revision: {file name: bytes}}}`; each request for weights takes
+    one of `faults` first, while there are any: "cut" half-way, or "damaged".
 
     Attributes:
         url: what `HF_ENDPOINT` is to be.
@@ -28,7 +28,9 @@ class Hub:
     def commit(self, repository, revision):
         """The commit that a branch, tag or commit stands for, or `None`."""
         for name, files in self.repositories[repository].items():
-            sha = hashlib.sha1(json.dumps([[k, v.hex()] for k, v in sorted(files.items())]).encode()).hexdigest()
+            sha = hashlib.sha1(
+                json.dumps([[k, v.hex()] for k, v in sorted(files.items())]).encode()
+            ).hexdigest()
             if revision in (name, sha):
                 return sha, files
         return None
@@ -51,7 +53,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         hub.requests += 1
         parts = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).strip("/").split("/")
         listing = parts[:2] == ["api", "models"]
-        repository, parts = "/".join(parts[2:4] if listing else parts[:2]), parts[4:] if listing else parts[2:]
+        repository, parts = (
+            "/".join(parts[2:4] if listing else parts[:2]),
+            parts[4:] if listing else parts[2:],
+        )
         if repository not in hub.repositories:
             return self._refuse("RepoNotFound", "Repository not found")
         kind, revision = parts[0], parts[1]

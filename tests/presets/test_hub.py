@@ -1,4 +1,4 @@
-"""Presets on the hub: a hub on this machine that cuts connections and damages files; uploads by a stand-in."""
+"""Presets on the hub: one on this machine, which cuts connections and damages files; and a stand-in's."""
 
 import json
 import os
@@ -24,7 +24,9 @@ OTHER = {"description": "Another one."}
 def files():
     folder = presets.find("debug")
     return {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "about.json"
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.is_file() and path.name != "about.json"
     }
 
 
@@ -34,7 +36,9 @@ def server(files, tmp_path, monkeypatch):
     other = {**files, "metadata.json": json.dumps({**json.loads(files["metadata.json"]), **OTHER}).encode()}
     server.repositories["me/mine"] = {"main": dict(files), "v2": other}
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.delenv("HAIM_TF_OFFLINE", raising=False)
@@ -193,7 +197,7 @@ def test_the_card_has_the_hub_s_front_matter(api, server):
     data = huggingface_hub.ModelCard(card).data
     assert (data.library_name, data.license, data.license_name) == ("haim_tf", "other", "see-the-card")
     assert "arxiv:1903.04933" in data.tags
-    assert '# debug\n' in card and 'haim_tf.load("hf://you/debug")' in card
+    assert "# debug\n" in card and 'haim_tf.load("hf://you/debug")' in card
     assert "samples.png" in server.repositories["you/debug"]["main"]
     hub.upload(presets.find("debug"), "hf://you/debug", license="mit")
     card = server.repositories["you/debug"]["main"]["README.md"].decode()
