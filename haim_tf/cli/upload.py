@@ -25,4 +25,4 @@ def main(argv):
 
     folder = presets.find(FLAGS.model)
     url = hub.upload(folder, FLAGS.to, private=FLAGS.private, license=FLAGS.license)
-    print(f"{FLAGS.model} is at {url}: haim_tf.load({FLAGS.to!r})")
+    print(f'{FLAGS.model} is at {url}: haim_tf.load("{FLAGS.to}")')
