@@ -42,8 +42,8 @@ def fine_tune(
 ) -> HierarchicalModel:
     """Fine-tunes a preset on pictures of one's own, or goes on with a run that was interrupted.
 
-    The classes are those of the pictures: where they have other names than the preset's, a new class
-    embedding learns them. Pictures without classes are one class, named as their source, where the preset
+    The classes are those of the pictures: those that the preset knows by name begin as it knows them, others
+    as any of its classes. Pictures without classes are one class, named as their source, where the preset
     takes labels. The learning rate rises over the first steps and then falls to a hundredth. The last
     pictures are held out of training: when their bits/dim have not been better for a while, training ends,
     and with the weights that were best, which are those of the preset where nothing was better.
