@@ -35,7 +35,7 @@ def load(
         num_classes: make the model class-conditional on this many labels. Where that is not the preset's
             own number, it gets a new class embedding, whose rows all begin at that of "no label", or at the
             mean where there is none, and everything else is kept; where the preset is unconditional,
-            the embedding and the layers that read it start afresh.
+            labels change nothing before they are trained.
         class_names: make it class-conditional on classes of these names, in the order of their labels; as
             with `num_classes`, the class embedding is a new one where they are not the preset's own, but
             classes that the preset knows by name keep their rows.
@@ -84,7 +84,11 @@ def load(
             if not unconditional:
                 fresh = fresh[:1]  # What reads the labels is known; only their rows are others.
         weights_file.restore(model, path, fresh, fresh_absent=unconditional)
-        if changed and not unconditional:
+        if changed and unconditional:
+            fresh[0].weights[0].assign(
+                fresh[0].weights[0] * 0
+            )  # What is added to a working network is 0 at first.
+        elif changed:
             _start_classes(model, weights_file.stored(model, path, fresh[0].weights[0]), own)
     elif weights:
         warnings.warn(

@@ -96,7 +96,9 @@ def _train(recipe, images, run, verbose, strategy):
     trained = HierarchicalModel(**(run.model_arguments or recipe["model"]))
     trained.set_weights(model.get_weights())
     _dress(trained, recipe, images)
-    trained.fitted, trained.fitted_on = run.best is None or run.best["step"] > 0, images.name
+    # Where the only stage brought nothing better, the weights are those that it began with.
+    began_best = run.best is not None and run.best["step"] == 0 and len(recipe["stages"]) == 1
+    trained.fitted, trained.fitted_on = not began_best, images.name
     if run.writes:
         metadata = _metadata(run, recipe, images, trained)
         presets.save_to_preset(trained, run.folder / "preset", metadata=metadata, overwrite=True)

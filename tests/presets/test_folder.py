@@ -379,6 +379,7 @@ def test_unconditional_preset_becomes_conditional(tmp_path):
     for name, value in ours.items():
         np.testing.assert_array_equal(value, theirs[name])
     assert haim_tf.load(tmp_path / "new").class_names is None
+    assert not np.asarray(theirs["prior/embed_label/embeddings"]).any()  # So that nothing changes at first.
 
 
 def test_misfit_is_found_with_another_number_of_classes(preset):

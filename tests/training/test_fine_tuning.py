@@ -119,17 +119,20 @@ def test_the_preset_says_where_it_comes_from(start, run, data):
     assert "fine-tuned from: start" in card and "| bits/dim as loaded |" in card and "0 rust, 1 moss" in card
 
 
-def test_nothing_worse_than_as_loaded_is_kept(start, data, tmp_path, pictures):
+RUINOUS = {**OPTIONS, "learning_rate": 3.0, "steps": 400}
+
+
+def test_nothing_worse_than_as_loaded_is_kept(run, data, tmp_path, pictures):
     """At a rate that ruins the model at once: training ends early, with the weights that it began with."""
-    model = training.fine_tune(
-        start, data, tmp_path / "run", **{**OPTIONS, "learning_rate": 3.0, "steps": 400}, patience=2
-    )
+    model = training.fine_tune(run[0] / "preset", data, tmp_path / "run", **RUINOUS, patience=2)
     rows = rows_of(tmp_path / "run")
     figures = [float(row["holdout_bits_per_dim_total"]) for row in rows]
     assert len(rows) == 3 and figures[0] == min(figures)
     assert model.bits_per_dim(*held_out(pictures)).mean() == pytest.approx(figures[0], abs=1e-4)
+    for ours, theirs in zip(model.get_weights(), run[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     metadata = json.loads((tmp_path / "run/preset/metadata.json").read_text())
-    assert "copied from" in metadata["training"] and metadata["dataset"]["name"] == "Noise"
+    assert "copied from" in metadata["training"] and metadata["dataset"]["name"] == str(data)
     assert metadata["metrics"][0]["value"] == metadata["metrics"][1]["value"]
 
 
@@ -153,14 +156,14 @@ def test_an_interrupted_run_goes_on(start, run, data, tmp_path, monkeypatch, sto
     assert len(rows_of(tmp_path / "run")) == 3
 
 
-def test_a_run_that_ended_early_is_not_gone_on_with(start, data, tmp_path, monkeypatch):
+def test_a_run_that_ended_early_is_not_gone_on_with(run, data, tmp_path, monkeypatch):
     """Killed between its last step and its end."""
-    options = {**OPTIONS, "learning_rate": 3.0, "steps": 400, "patience": 1}
-    monkeypatch.setattr(training.RunFolder, "restore_best", lambda *_: (_ for _ in ()).throw(KilledError()))
-    with pytest.raises(KilledError):
-        training.fine_tune(start, data, tmp_path / "run", **options)
-    monkeypatch.undo()
-    training.fine_tune(start, data, tmp_path / "run", **options)
+    options = {**RUINOUS, "patience": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(training.RunFolder, "restore_best", lambda *_: (_ for _ in ()).throw(KilledError()))
+        with pytest.raises(KilledError):
+            training.fine_tune(run[0] / "preset", data, tmp_path / "run", **options)
+    training.fine_tune(run[0] / "preset", data, tmp_path / "run", **options)
     assert [row["step"] for row in rows_of(tmp_path / "run")] == ["0", "50"]
 
 
