@@ -5,7 +5,7 @@ VENV_JAX := .venv-jax
 BIN := $(VENV)/bin
 PACKAGING := setup.cfg pyproject.toml
 
-.PHONY: samples test test-slow test-jax lint format clean
+.PHONY: samples test test-slow test-jax lint format release clean
 
 samples: $(VENV)/.installed
 	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
@@ -26,6 +26,12 @@ lint: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What is uploaded, each tried in a clean environment of $(PYTHON).
+release: $(VENV)/.installed-test
+	rm -rf dist build
+	$(BIN)/python -m build
+	for package in dist/*; do PYTHON=$(PYTHON) .ci/smoke $$package || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(VENV_JAX) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis samples.png

@@ -916,6 +916,41 @@ def test_grid_is_about_square_and_replaces_a_file(tmp_path):
     assert Image.open(tmp_path / "sheet.png").size == (16, 16)
 
 
+def test_grid_has_full_rows_where_it_may(tmp_path):
+    for count, size in ((10, (28, 10)), (7, (16, 16)), (32, (46, 22))):
+        save_grid(random_images(count, 4, 4, 1), tmp_path / "sheet.png")
+        assert Image.open(tmp_path / "sheet.png").size == size
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_with_captions_and_larger_pixels(tmp_path, channels):
+    images = random_images(6, 8, 10, channels)
+    for captions, lines in ((["one", "two", "three"], [True, False]), (list("abcdef"), [True, True])):
+        save_grid(images, tmp_path / "sheet.png", columns=3, captions=captions, scale=4)
+        sheet = np.asarray(Image.open(tmp_path / "sheet.png")).reshape(-1, 124, channels)
+        top = 0
+        for row, line in enumerate(lines):
+            if line:
+                written = [(sheet[top : top + 15, 42 * i : 42 * i + 40] < 128).any() for i in range(3)]
+                assert written == [True] * 3
+                top += 15
+            for column in range(3):
+                tile = sheet[top : top + 32, 42 * column : 42 * column + 40]
+                np.testing.assert_array_equal(tile[::4, ::4], images[3 * row + column])
+                np.testing.assert_array_equal(tile[3::4, 3::4], images[3 * row + column])
+            top += 34
+        assert len(sheet) == top - 2
+
+
+def test_long_captions_are_cut(tmp_path):
+    image = random_images(2, 40, 40, 1)
+    sheets = []
+    for caption in ("a name that is much too long", "a name that is much too long as well"):
+        save_grid(image, tmp_path / "sheet.png", columns=2, captions=[caption, ""])
+        sheets.append(np.asarray(Image.open(tmp_path / "sheet.png")))
+    assert (sheets[0] == sheets[1]).all() and (sheets[0][:15, 40:] == 255).all()
+
+
 def test_wrong_grids_leave_nothing_behind(tmp_path, monkeypatch):
     images = random_images(2, 4, 4, 1)
     for wrong in (images.astype("float32"), images[0], images[:0], random_images(2, 4, 4, 2)):
@@ -923,6 +958,10 @@ def test_wrong_grids_leave_nothing_behind(tmp_path, monkeypatch):
             save_grid(wrong, tmp_path / "sheet.png")
     with pytest.raises(ValueError, match="columns"):
         save_grid(images, tmp_path / "sheet.png", columns=0)
+    with pytest.raises(ValueError, match="captions must be 1, one a column, or 2, one an image, got 3"):
+        save_grid(images, tmp_path / "sheet.png", columns=1, captions=["a", "b", "c"])
+    with pytest.raises(ValueError, match="scale"):
+        save_grid(images, tmp_path / "sheet.png", scale=0)
     with pytest.raises(ValueError, match=".png"):
         save_grid(images, tmp_path / "sheet.jpg")
     with pytest.raises(FileNotFoundError, match="none"):

@@ -26,7 +26,7 @@ from haim_tf import progress
 from haim_tf.version import __version__
 
 HELP_FLAGS = ("--help", "-help", "-h", "help")
-VERSION_FLAG = "--version"
+VERSION_FLAGS = ("--version", "-version", "version")
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "HAIM_TF_DEBUG"
 
 
@@ -62,7 +62,7 @@ def _main(arguments):
     if name in HELP_FLAGS:
         print(_overview(commands))
         return 0
-    if name == VERSION_FLAG:
+    if name in VERSION_FLAGS:
         print(f"haim_tf {__version__}")
         return 0
     if name not in commands:
@@ -119,26 +119,33 @@ def _find_commands():
 
 def _overview(commands):
     width = max(map(len, commands))
-    lines = ["usage: haim_tf COMMAND --flag=value ...", ""]
+    lines = ["usage: haim_tf COMMAND [--flag=value ...]", ""]
     lines += [f"  {name:<{width}}  {help_line}" for name, help_line in commands.items()]
     lines += [
         "",
         "haim_tf COMMAND --help lists a command's flags.",
-        f"{DEBUG_FLAG} shows where an error arose, {VERSION_FLAG} which version this is.",
+        f"{DEBUG_FLAG} shows where an error arose; haim_tf --version tells the version.",
     ]
     return "\n".join(lines)
 
 
 def _help(name, command):
-    arguments = getattr(command, "ARGUMENTS", "")
-    lines = [f"usage: haim_tf {name} {arguments} --flag=value ...".replace("  ", " "), ""]
-    lines += [command.__doc__.strip(), ""]
-    for flag in flags.FLAGS.get_key_flags_for_module(command):
+    shown = flags.FLAGS.get_key_flags_for_module(command)
+    required = [f"--{flag.name}=..." for flag in shown if _is_required(flag)]
+    words = ["usage: haim_tf", name, getattr(command, "ARGUMENTS", ""), *required, "[--flag=value ...]"]
+    lines = [" ".join(filter(None, words)), "", command.__doc__.strip(), ""]
+    for flag in sorted(shown, key=lambda flag: not _is_required(flag)):
         default = "" if flag.default in (None, False, "", []) else f" (default: {flag.default_as_str})"
         prefix = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
-        text = textwrap.wrap(f"{flag.help}{default}", 100)
+        needed = "Required. " if _is_required(flag) else ""
+        text = textwrap.wrap(f"{needed}{flag.help}{default}", 100)
         lines += [f"  {prefix}", *(f"      {line}" for line in text)]
     return "\n".join(lines)
+
+
+def _is_required(flag):
+    """Whether a flag must be given: absl has it checked not to be `None`, and remembers it no other way."""
+    return flag.default is None and any(not validator.checker(None) for validator in flag.validators)
 
 
 def _complain(what, error):

@@ -61,10 +61,24 @@ class Generation:
             raise ValueError(f"num must be a positive int, got {num!r}")
         seeds = seed_pairs(seed, num)
         if labels is None and self.num_classes:
-            labels = [np.random.default_rng(s).integers(self.num_classes) for s in seeds.astype("uint32")]
+            labels = self.draw_labels(num, seeds)
         labels = inputs.check_labels(labels, self.num_classes, num, self.class_names)
         sampling = self._sampling_of(temperature=temperature, top_p=top_p, guidance=guidance)
         return self._sample_below(None, labels, seeds, sampling, batch_size, verbose)
+
+    def draw_labels(self, num: int, seed: int | np.ndarray = 0) -> np.ndarray:
+        """The labels that `sample` draws where none are given, int32 `(num,)`, each from its example's seed.
+
+        Args:
+            num, seed: as for `sample`.
+
+        Raises:
+            ValueError: the model takes no labels.
+        """
+        if not self.num_classes:
+            raise ValueError("this model takes no labels: there are none to draw")
+        seeds = seed_pairs(seed, num).astype("uint32")
+        return np.array([np.random.default_rng(s).integers(self.num_classes) for s in seeds], "int32")
 
     def decode(
         self,

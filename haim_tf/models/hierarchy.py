@@ -216,6 +216,18 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
                 ours.assign(theirs)
         return model
 
+    @classmethod
+    def from_preset(cls, name_or_folder: str | os.PathLike, **options: Any) -> HierarchicalModel:
+        """`haim_tf.load` by the name that users of keras-hub know; arguments and errors are the same.
+
+        Example:
+            >>> HierarchicalModel.from_preset("debug").image_shape
+            (16, 16, 3)
+        """
+        from haim_tf import presets  # Which find this class by its name.
+
+        return presets.load(name_or_folder, **options)
+
     def save_to_preset(self, folder: str | os.PathLike, **options: Any) -> None:
         """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
         from haim_tf import presets  # Which find this class by its name.
@@ -230,13 +242,13 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
 
     def get_config(self) -> dict:
         known = {"class_names": self.class_names, "sampling_defaults": self._sampling}
-        known |= {"origin": self.origin, "fitted": self.fitted}
+        known |= {"origin": self.origin, "fitted": self.fitted, "fitted_on": self.fitted_on}
         return {**super().get_config(), **self._arguments, **known}
 
     @classmethod
     def from_config(cls, config: dict) -> HierarchicalModel:
         config = dict(config)
-        names = ("class_names", "sampling_defaults", "origin", "fitted")
+        names = ("class_names", "sampling_defaults", "origin", "fitted", "fitted_on")
         known = {name: config.pop(name, None) for name in names}
         model = cls(**config)
         for name, value in known.items():

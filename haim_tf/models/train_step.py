@@ -2,6 +2,7 @@
 
 import copy
 import types
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -26,13 +27,14 @@ class PartwiseTraining(Losses, Parts):
     clipped part by part (`haim_tf.models.steps`) under TensorFlow and JAX; elsewhere Keras' own
     step takes the same sum of losses.
 
-    `fitted` tells whether `fit` has trained the model.
+    `fitted` tells whether `fit` has trained the model, `fitted_on` the name of the data, where it has one.
 
     NOTE: only where a level is trained end to end, for comparison, does the gradient of its main decoder pass
     to its autoencoder, whose own loss is the commitment alone.
     """
 
     fitted = False
+    fitted_on = None
 
     def _prepare_training(self):
         self._clip_norm = None
@@ -111,17 +113,23 @@ class PartwiseTraining(Losses, Parts):
         """
         if not self.trainable_variables:
             raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
+        name = getattr(getattr(x, "data", None), "name", None)  # Of a `haim_tf.data.Batches`.
         x, y = self._checked(x, y)
         if validation_data is not None:
             pair = isinstance(validation_data, (tuple, list)) and len(validation_data) <= 3
             images, labels = inputs.unpack(validation_data) if pair else (validation_data, None)
             images, labels = self._checked(images, labels)
             validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
+        if self.origin or self.fitted:
+            trained = [name for name, part in self.parts.items() if part.trainable_variables]
+            for sentence in self.left_behind(trained):
+                warnings.warn(sentence, stacklevel=2)
         callbacks = readied(callbacks, verbose)
         found = _with_value_errors(
             super().fit, x, y, validation_data=validation_data, callbacks=callbacks, verbose=verbose, **kwargs
         )
         self.fitted = True
+        self.fitted_on = name or self.fitted_on
         return found
 
     def evaluate(
@@ -144,13 +152,6 @@ class PartwiseTraining(Losses, Parts):
     def test_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
         """`keras.Model.test_on_batch`, on images or images and labels."""
         return super().test_on_batch(*self._checked(x, y), **kwargs)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        if keras.backend.backend() == "tensorflow" and not self.optimizer.built:
-            # TensorFlow would trace the first step twice, once for the variables that it makes.
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
 
     def check_batches(self, batches: keras.utils.PyDataset) -> None:
         """A ValueError where the batches of a `PyDataset` do not fit the model."""
@@ -217,6 +218,10 @@ class PartwiseTraining(Losses, Parts):
         return super().train_step(*state, (packed,))
 
     def make_train_function(self, force: bool = False) -> Any:
+        if is_tensorflow() and not self.optimizer.built:
+            # The first step would be traced twice, once for the variables that it makes.
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
         compiles = keras.backend.backend() == "jax" and self.jit_compile and not self.run_eagerly
         if not compiles or self.steps_per_execution == 1:
             return super().make_train_function(force)

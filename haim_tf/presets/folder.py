@@ -39,10 +39,17 @@ def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]
     return names if pretrained is None else [n for n in names if is_pretrained(_zoo() / n) == pretrained]
 
 
-def find(name_or_folder: str | os.PathLike) -> Path:
-    """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`."""
+def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
+    """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`.
+
+    One on the hub is downloaded, with `weights` where these are wanted too.
+    """
     if not isinstance(name_or_folder, (str, os.PathLike)):
         raise ValueError(f"a model must be a name or a preset folder, got {name_or_folder!r}")
+    if str(name_or_folder).startswith("hf:"):
+        from haim_tf.presets import hub  # Which knows what a preset's files are from here.
+
+        return hub.fetch(str(name_or_folder), weights)
     names = list_models()
     if name_or_folder in names:
         return _zoo() / name_or_folder
@@ -55,7 +62,7 @@ def find(name_or_folder: str | os.PathLike) -> Path:
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(
         f"there is no model {name_or_folder!r}: {hint}the models are {', '.join(names)}; "
-        "a preset folder is accepted as well"
+        "a preset folder or hf://owner/name is accepted as well"
     )
 
 

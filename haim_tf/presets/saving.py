@@ -46,6 +46,7 @@ def save_to_preset(
             - `evaluation`: the report that `haim_tf evaluate` writes, with its `split`;
             - `metrics`: a list of dicts, further figures: `name`, `value`, `split`, `count`, `command`;
             - `limits`: a list of sentences;
+            - `license`: of the weights, as the hub calls it, e.g. `"apache-2.0"` (see `presets.hub.upload`);
             - `weights_url`: where `model.weights.h5` can be had, once it was put there and taken out of the
               folder; `load` downloads it and checks its sha256;
             - `pictures`: a dict from file name, e.g. `"samples.png"`, to caption.
@@ -108,7 +109,7 @@ def _prepared(model, folder, metadata, precision, overwrite):
     by_part = {name: part.count_params() for name, part in model.parts.items()}
     metadata = {
         "name": named.name,
-        **_provenance(model),
+        **provenance(model),
         "class_names": model.class_names,
         "sampling": model.get_config()["sampling_defaults"],
         **(metadata or {}),
@@ -174,10 +175,12 @@ def _check_class_names(names, num_classes):
         raise ValueError(f"class_names must be {num_classes} names, one per class, got {list(names)}")
 
 
-def _provenance(model):
+def provenance(model: HierarchicalModel) -> dict[str, Any]:
     """What a model's own history says of its weights: the metadata where nothing else is told."""
     origin = model.origin or {}
     known = {"pretrained": bool(model.fitted or origin.get("pretrained"))}
+    if model.fitted and model.fitted_on:
+        known["dataset"] = {"name": model.fitted_on}
     if not origin:
         return known
     dataset = origin.get("dataset") or {}

@@ -21,9 +21,9 @@ class RunFolder:
 
     Every file is written beside its name and then renamed, so that killing the run at any moment leaves the
     last whole state: `recipe.json`; `data.json`; `checkpoint.npz` (model and its configuration, optimizer
-    with its weight averages, random state, position and log rows); `metrics.csv`; PNG sheets; `tensorboard/`
-    where TensorBoard is installed; `lock`, held until `close`, or the end of
-    `with`.
+    with its weight averages, random state, position and log rows); `best.npz` (the model at its best in a
+    stage with patience); `metrics.csv`; PNG sheets; `tensorboard/` where TensorBoard is installed; `lock`,
+    held until `close`, or the end of `with`.
 
     Args:
         folder: made where absent.
@@ -37,6 +37,7 @@ class RunFolder:
         position: a dict, `stage` (0-based) and `step`, that the checkpoint has reached.
         rows: of the log, dicts.
         model_arguments: the model's configuration at that point, or `None` before the first checkpoint.
+        best: what `save_best` was last told, a dict, `stage`, `step` and `score`, or `None`.
 
     Raises:
         ValueError: the folder holds something else, may not be gone on with, or cannot be written, or another
@@ -50,7 +51,9 @@ class RunFolder:
         self.position = {"stage": 0, "step": 0}
         self.rows = []
         self.model_arguments = None
+        self.best = None
         self._state = None
+        self._best_state = None
         self._writer = None
         self._lock = None
         try:
@@ -58,6 +61,7 @@ class RunFolder:
                 self._claim(json.loads(json.dumps(recipe)), resume, data)
             if (self.folder / "checkpoint.npz").exists():
                 self.read_checkpoint()
+                self._read_best()
         except BaseException:
             self.close()
             raise
@@ -134,15 +138,24 @@ class RunFolder:
         Raises:
             ValueError: it is damaged.
         """
-        path = self.folder / "checkpoint.npz"
-        try:
-            with np.load(path) as saved:
-                self._state = {name: saved[name] for name in saved.files}
-            meta = json.loads(str(self._state.pop("meta")))
-        except Exception as error:  # A zip file cut short or overwritten fails in many ways.
-            raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
+        self._state, meta = _read(self.folder / "checkpoint.npz")
         self.position, self.rows = meta["position"], meta["rows"]
         self.model_arguments = meta.get("model")
+
+    def _read_best(self):
+        if (self.folder / "best.npz").exists():
+            self._best_state, self.best = _read(self.folder / "best.npz")
+
+    def save_best(self, model, stage, step, score):
+        """Keeps the model's weights as the best of a stage, with the figure that says so."""
+        self.best = {"stage": stage, "step": step, "score": score}
+        self._best_state = {f"model{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
+        write_arrays(self.folder / "best.npz", {"meta": np.array(json.dumps(self.best)), **self._best_state})
+
+    def restore_best(self, model):
+        """Puts the best weights of its stage into a model."""
+        for i, variable in enumerate(model.variables):
+            variable.assign(self._best_state[f"model{i}"])
 
     def save(self, model, stage, step, row=None):
         """Writes the checkpoint of a position, with a row of the log where one is given, then the log."""
@@ -210,6 +223,16 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(self.rows)
         file.write(text.getvalue().encode())
+
+
+def _read(path):
+    """The arrays of a checkpoint and what it says of itself, a dict."""
+    try:
+        with np.load(path) as saved:
+            state = {name: saved[name] for name in saved.files}
+        return state, json.loads(str(state.pop("meta")))
+    except Exception as error:  # A zip file cut short or overwritten fails in many ways.
+        raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
 
 
 def _variables(model):

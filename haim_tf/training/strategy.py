@@ -96,6 +96,15 @@ def steps_a_program(interval):
     return max(count for count in range(1, MAX_STEPS_A_PROGRAM + 1) if interval % count == 0)
 
 
+def check_stops(strategy, stages):
+    """A ValueError where a stage may stop early and another process than the chief would not know."""
+    apart = strategy is not None and strategy.extended._in_multi_worker_mode()
+    if apart and any("patience" in stage for stage in stages):
+        raise ValueError(
+            "a stage with patience must be trained by one process, got the strategy 'multi_worker'"
+        )
+
+
 def wait(strategy, position=()):
     """Waits for all workers, which must be at the same position, a list of ints.
 
@@ -153,6 +162,7 @@ def fit(model, strategy, batches, steps_per_epoch, initial_epoch, epochs, callba
         return strategy.run(model.train_step, args=(batch,))
 
     callbacks = keras.callbacks.CallbackList(callbacks, model=model)
+    model.stop_training = False
     callbacks.on_train_begin()
     for epoch in range(initial_epoch, epochs):
         model.reset_metrics()
@@ -162,6 +172,8 @@ def fit(model, strategy, batches, steps_per_epoch, initial_epoch, epochs, callba
             callbacks.on_train_batch_end(number, _first(strategy, logs))
         logs = {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
         callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
+        if model.stop_training:
+            break
     model.optimizer.finalize_variable_values(model.trainable_variables)
     callbacks.on_train_end()
 

@@ -1,0 +1,106 @@
+"""A version of an exported model, and its signatures on batches of the sizes that it was compiled for."""
+
+import bisect
+import json
+from pathlib import Path
+
+import numpy as np
+
+from serving.requests import SAMPLING
+
+
+def newest_version(folder):
+    """The largest integer among the complete version folders in `folder`, or `None`."""
+    versions = [
+        int(path.name)
+        for path in Path(folder).iterdir()
+        if path.name.isdecimal() and (path / "saved_model.pb").is_file()
+    ]
+    return max(versions, default=None)
+
+
+def limit_threads(threads, parallel=None):
+    """Lets tensorflow use so many threads an operation, and run so many batches side by side.
+
+    To be called before it does anything. Returns `parallel`; by default it is `threads`, for a sampling loop
+    keeps one core busy, hardly two, but 1 where there is a GPU.
+    """
+    import tensorflow as tf
+
+    parallel = parallel or (1 if tf.config.list_physical_devices("GPU") else threads)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(parallel)
+    return parallel
+
+
+class Exported:
+    """One version of a model, loaded with tensorflow alone.
+
+    Args:
+        folder: where the version folders are.
+        version: int, which one.
+        max_batch_size: batches hold at most so many examples. They are filled up to one of the batch sizes of
+            the export, so that nothing compiles once `warm_up` has run.
+
+    Raises:
+        ValueError: not an export of haim_tf, or no compiled batch size is small enough.
+
+    Example:
+        >>> model = Exported("models/fashion_mnist28", 1, max_batch_size=32)
+        >>> model.warm_up()
+        >>> model.run("encode", [{"image": image}])[0]["codes_1"]
+    """
+
+    def __init__(self, folder, version, max_batch_size):
+        import tensorflow as tf
+
+        path = Path(folder) / str(version)
+        try:
+            self.description = json.loads((path / "assets.extra/haim_tf.json").read_text())
+        except OSError as error:
+            raise ValueError(f"{path} is not written by haim_tf export: {error}") from error
+        sizes = sorted(self.description["batch_sizes"])
+        self.version, self.sizes = version, [size for size in sizes if size <= max_batch_size]
+        if not self.sizes:
+            raise ValueError(f"max_batch_size must be at least {sizes[0]}, got {max_batch_size}")
+        loaded = tf.saved_model.load(str(path))
+        self._loaded = loaded  # The functions do not keep their variables alive.
+        self._functions = dict(loaded.signatures)
+        self.inputs, self.outputs = {}, {}
+        for name, function in self._functions.items():
+            specs = function.structured_input_signature[1]
+            self.inputs[name] = {k: (s.dtype.name, tuple(s.shape[1:])) for k, s in sorted(specs.items())}
+            self.outputs[name] = sorted(function.structured_outputs)
+
+    @property
+    def signatures(self):
+        return sorted(self._functions)
+
+    def warm_up(self):
+        """Runs every signature at every batch size, which compiles what there is to compile."""
+        import tensorflow as tf
+
+        picture = tf.io.encode_png(tf.zeros((1, 1, 3), "uint8")).numpy()
+        for name, inputs in self.inputs.items():
+            example = {}
+            for key, (dtype, shape) in inputs.items():
+                fill = 1 if key in SAMPLING else 0
+                example[key] = picture if dtype == "string" else np.full(shape, fill, dtype)
+            for size in self.sizes:
+                self.run(name, [example] * size)
+
+    def run(self, signature, examples):
+        """The outputs of 1 to `sizes[-1]` examples, a dict each, of arrays or bytes by name."""
+        import tensorflow as tf
+
+        count = len(examples)
+        size = self.sizes[bisect.bisect_left(self.sizes, count)]
+        filled = examples + examples[-1:] * (size - count)
+        batch = {
+            name: tf.constant(np.stack([x[name] for x in filled]))
+            if dtype != "string"
+            else tf.constant([x[name] for x in filled])
+            for name, (dtype, _) in self.inputs[signature].items()
+        }
+        found = {name: x.numpy() for name, x in self._functions[signature](**batch).items()}
+        return [{name: x[i] for name, x in found.items()} for i in range(count)]

@@ -1,0 +1,32 @@
+"""Labels as the command line takes them: numbers and names of classes."""
+
+from haim_tf.class_names import find_class
+
+
+def choose_labels(labels, num_classes, class_names, flag="labels"):
+    """The labels to take in turn, ints, for what `--labels` (or another flag) says; `None` for an
+    unconditional model.
+
+    Raises:
+        ValueError: labels for an unconditional model, or a name or number that is no class.
+    """
+    if num_classes is None:
+        if labels:
+            raise ValueError(f"this model is not class-conditional: leave out --{flag}")
+        return None
+    if not labels or labels == ["all"]:
+        return list(range(num_classes))
+    chosen, before = [], None
+    for text in (text.strip() for text in labels):
+        named = not text.isdecimal() or text in (class_names or ())
+        try:
+            label = find_class(text, class_names) if named else int(text)
+        except ValueError as error:
+            raise ValueError(f"--{flag}: {error} (or a number in 0..{num_classes - 1})") from None
+        if label >= num_classes:
+            raise ValueError(f"--{flag} must be among 0..{num_classes - 1}, got {text!r}")
+        # Flags are split at commas, which names may hold: the parts of one name count once.
+        if not (named and before is not None and before != text and chosen[-1] == label):
+            chosen.append(label)
+        before = text if named else None
+    return chosen

@@ -1,0 +1,15 @@
+"""Keras models as the command line takes them: files."""
+
+
+def load_network(flag, path):
+    """The Keras model in the file that a flag names.
+
+    Raises:
+        ValueError: it cannot be read as one.
+    """
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises errors of many types for what is no model.
+        raise ValueError(f"--{flag} must be a file of a Keras model, got {path!r}: {error}") from error

@@ -1,0 +1,55 @@
+"""Tells what a model is: its picture, codes, figures, how it samples, its classes with their numbers."""
+
+from absl import flags
+
+from haim_tf import presets
+from haim_tf.presets import model_card
+
+ARGUMENTS = "MODEL"
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "Name of a model, or a preset folder; the same as the argument MODEL.")
+
+NEEDS_KERAS = False
+
+
+def main(argv):
+    names = [*argv[1:], *([FLAGS.model] if FLAGS.model else [])]
+    if len(names) != 1:
+        raise ValueError(f"name one model, as in haim_tf info fashion_mnist28, got {len(names)}")
+    folder = presets.find(names[0])
+    config, metadata = presets.read(folder)
+    print("\n".join(describe(names[0], folder, config, metadata)))
+
+
+def describe(name, folder, config, metadata):
+    """Lines of text about a preset, from its two JSON files."""
+    own = metadata.get("sampling") or {}
+    sampling = {key: own.get(key, 1.0) for key in ("temperature", "top_p", "guidance")}
+    rows = {
+        "model": f"{name}, in {folder}",
+        "image": "x".join(map(str, config["image_shape"])),
+        "codes": ", ".join(f"{h}x{w} of {K}" for h, w, K in model_card.code_grids(config)) or "none",
+        "weights": "pretrained" if presets.is_pretrained(folder) else "none that are trained",
+        "sampling": ", ".join(f"{key} {_values(value)}" for key, value in sampling.items()),
+    }
+    if bits := metadata.get("evaluation", {}).get("bits_per_dim", {}).get("total"):
+        report = metadata["evaluation"]
+        rows["bits/dim"] = f"{bits:.3f} on {report['num']:,} images of {report['data']}"
+    pictures = [folder / name for name in metadata.get("pictures", {}) if (folder / name).is_file()]
+    if pictures:
+        rows["picture"] = pictures[0]
+    lines = [f"{key:<9} {value}" for key, value in rows.items()]
+    for metric in metadata.get("metrics", ()):
+        lines.append(f"metric    {metric['name']} {metric['value']}")
+    count, class_names = config.get("num_classes"), metadata.get("class_names")
+    if count is None:
+        return [*lines, "classes   none: this model takes no labels"]
+    if not class_names:
+        return [*lines, f"classes   0..{count - 1}, without names"]
+    width = len(str(count - 1))
+    return [*lines, "classes", *(f"  {label:>{width}}  {text}" for label, text in enumerate(class_names))]
+
+
+def _values(value):
+    """One number, or those of the levels, finest first, and of the prior."""
+    return ", ".join(f"{x:g}" for x in value).join("[]") if isinstance(value, list) else f"{value:g}"

@@ -1,0 +1,109 @@
+"""Images from folders, with and without classes and splits."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from haim_tf.data.arrays import load_npy
+from haim_tf.data.image_data import ImageData, ImageShape, printable
+from haim_tf.data.image_files import ImageFiles
+from haim_tf.data.reading import say
+from haim_tf.data.splits import (
+    ALL,
+    HELD_OUT,
+    choose_split,
+    describe,
+    parse_split,
+    to_slice,
+    warn_without_splits,
+)
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def load_folder(root: Path, split: str, image_shape: ImageShape | None) -> ImageData:
+    """A folder of images, of classes or of `<split>_images.npy` files, see `haim_tf.data.load`."""
+    asked, bounds = parse_split(split)
+    arrays = {file.name.removesuffix("_images.npy") for file in root.glob("*_images.npy")}
+    if arrays:
+        found = choose_split(asked, arrays, root)
+        return load_npy(root / f"{found}_images.npy", split, image_shape, found)
+    found, class_names = _find_classes(root, asked)
+    folder = root / found if found else root
+    files, left_out = _files(folder)
+    files = [(file, None) for file in files]
+    if files and class_names:
+        raise ValueError(f"{printable(str(folder))} must hold images or folders of them, got both")
+    for label, class_name in enumerate(class_names):
+        if (folder / class_name).is_dir():
+            images, others = _files(folder / class_name)
+            files += [(file, label) for file in images]
+            left_out += others
+    accepted = ", ".join(_SUFFIXES)
+    if not files:
+        shown = printable(str(folder))
+        raise ValueError(
+            f"{shown} must hold images ({accepted}) or folders of them, got none{_kinds(left_out)}"
+        )
+    if left_out:
+        say(f"{folder}: {len(files)} images ({accepted}){_kinds(left_out)}")
+    if class_names:
+        files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
+    part = to_slice(bounds, len(files), folder)
+    if not found:
+        warn_without_splits(asked, bounds, folder, len(files))
+    paths, labels = zip(*files[part], strict=True)
+    labels, class_names = (labels, class_names) if class_names else (None, None)
+    split = describe(found or ALL, bounds)
+    checked = ImageData(np.zeros((1, 1, 1, 1), "uint8"), None, class_names, folder)  # Before all the headers.
+    return ImageData(ImageFiles(paths, image_shape), labels, checked.class_names, folder, split)
+
+
+def _find_classes(root, split):
+    """The split's folder in `root`, None where that has no splits, and the names of the classes."""
+    folders = _subfolders(root)
+    named = {split, "train", *HELD_OUT}.intersection(folders)
+    if not named or (named != set(folders) and not _are_splits(root, named, folders)):
+        return None, folders
+    found = choose_split(split, named, root)
+    if not _subfolders(root / found):
+        return found, []
+    # The classes of all splits, so that one that this split lacks does not shift its labels.
+    return found, sorted({name for other in named for name in _subfolders(root / other)})
+
+
+def _are_splits(root, named, folders):
+    """Whether folders that are named like splits, beside others, are splits: they hold classes, the others no
+    images. Where all hold images, all are classes; anything between is an error."""
+    holds = {name: bool(_files(root / name)[0]) for name in folders}
+    if not any(holds.values()) and all(_subfolders(root / name) for name in named):
+        return True
+    if all(holds.values()) and not any(_subfolders(root / name) for name in named):
+        return False
+    others = sorted(set(folders) - named)
+    raise ValueError(
+        f"{printable(str(root))}: its folders must all be splits or all be classes, got {sorted(named)}, "
+        f"named like splits, beside {', '.join(map(ascii, others[:8]))}{', ...' if len(others) > 8 else ''}"
+    )
+
+
+def _subfolders(folder):
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _kinds(left_out):
+    """What is said of files left out."""
+    if not left_out:
+        return ""
+    kinds = sorted({printable(path.suffix or path.name) for path in left_out})
+    shown = ", ".join(kinds[:8]) + (", ..." if len(kinds) > 8 else "")
+    return f", and {len(left_out)} other file{'s' if len(left_out) > 1 else ''} that are left out: {shown}"
+
+
+def _files(folder):
+    """The images of a folder, in the order of their names, and the other files; hidden ones aside."""
+    with os.scandir(folder) as entries:
+        paths = sorted(Path(x) for x in entries if not x.name.startswith(".") and not x.is_dir())
+    images = [path for path in paths if path.suffix.lower() in _SUFFIXES]
+    return images, [path for path in paths if path.suffix.lower() not in _SUFFIXES]

@@ -1,0 +1,131 @@
+"""How a model is best sampled: temperature, top_p and guidance chosen by the Frechet distance of samples."""
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from haim_tf.checks import require_int
+from haim_tf.class_names import relabelled
+from haim_tf.data import ImageData
+from haim_tf.evaluation.distances import frechet_distance
+from haim_tf.evaluation.features import extract_features
+from haim_tf.evaluation.report import MAX_SEED, check_weights
+from haim_tf.models import HierarchicalModel
+
+TEMPERATURES = (0.9, 0.8, 0.7)
+GUIDANCE = (1.5, 2.0, 3.0, 4.0)
+TOP_PS = (0.98, 0.95, 0.9)
+
+
+def choose_sampling(
+    model: HierarchicalModel,
+    images: ImageData,
+    extractor: Callable,
+    num: int = 1000,
+    draws: int = 20,
+    start: dict | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    verbose: bool = True,
+) -> tuple[dict, list[dict]]:
+    """Chooses a model's `sampling_defaults`, coordinate by coordinate.
+
+    From plain sampling (or `start`) on, each coordinate is moved along its list of values for as long as the
+    distance of the samples from the images falls: the temperature of the pixels, guidance where the prior
+    has it, the temperature of the prior, those of the levels between, then top_p of the prior and of the
+    pixels; and once more from the first, until `draws` are used up or nothing has moved. All draws have the
+    same labels and seeds.
+
+    NOTE: what is chosen on images that are reported on later flatters the report: take training images,
+    best such that the model has not learned.
+
+    Args:
+        model: a `HierarchicalModel`.
+        images: an `ImageData`; with labels where the model is class-conditional, which the samples then have,
+            matched by the names of classes where both sides have them.
+        extractor: as for `extract_features`.
+        num: samples of a draw.
+        draws: at most how many draws.
+        start: a dict to begin with, as `sampling_defaults`.
+        seed: an int in 0..2**31-1, of the samples.
+        batch_size: images sampled at once.
+        verbose: whether to print a line for each draw.
+
+    Returns:
+        `(sampling, log)`: the best dict, as `sampling_defaults` gives it, and a list of dicts, `sampling` and
+        `distance` of each draw.
+
+    Raises:
+        ValueError: fewer than two images, or images that do not fit the model.
+
+    Example:
+        >>> model = haim_tf.load("debug")
+        >>> images = ImageData(model.sample(8), [0] * 8)
+        >>> sampling, log = choose_sampling(model, images, keras.layers.Flatten(), num=8, draws=2)
+        >>> len(log)
+        2
+    """
+    num = require_int("num", num, low=2)
+    draws = require_int("draws", draws, low=1)
+    seed = require_int("seed", seed, low=0, high=MAX_SEED)
+    check_weights(model)
+    if model.num_classes and images.labels is None:
+        raise ValueError(f"{images.name} must have labels, which the samples of this model are drawn with")
+    images = relabelled(images, model)
+    real = extract_features(images.images, extractor)
+    labels = None
+    if model.num_classes:
+        labels = images.labels[np.arange(num) % len(images)]
+    before, log = model.sampling_defaults, []
+
+    def draw(sampling):
+        for earlier in log:
+            if earlier["sampling"] == sampling:
+                return earlier["distance"]
+        samples = model.sample(num, labels, seed=seed, batch_size=batch_size, verbose=False, **sampling)
+        distance = frechet_distance(real, extract_features(samples, extractor))
+        log.append({"sampling": sampling, "distance": distance})
+        if verbose:
+            said = f"draw {len(log)} of at most {draws}: distance {distance:.3f} at {sampling}"
+            print(said, file=sys.stderr, flush=True)
+        return distance
+
+    try:
+        model.sampling_defaults = start
+        best = model.sampling_defaults
+        least, moved = draw(best), True
+        while moved:
+            moved = False
+            for name, index, values in _coordinates(model):
+                for value in values:
+                    tried = _with(best, name, index, value)
+                    if len(log) >= draws and tried not in [earlier["sampling"] for earlier in log]:
+                        return best, log
+                    distance = draw(tried)
+                    if distance >= least:
+                        break
+                    best, least, moved = tried, distance, True
+        return best, log
+    finally:
+        model.sampling_defaults = before
+
+
+def _coordinates(model):
+    """What is moved, in turn: the key, the network's index (`None` for guidance) and the values."""
+    top = model.num_levels
+    order = [("temperature", 0, TEMPERATURES)]
+    if model.takes_guidance:
+        order.append(("guidance", None, GUIDANCE))
+    order += [("temperature", index, TEMPERATURES) for index in (top, *range(1, top)) if index]
+    order += [("top_p", index, TOP_PS) for index in ((top, 0) if top else (0,))]
+    return order
+
+
+def _with(sampling, name, index, value):
+    """The dict with one coordinate changed."""
+    if index is None:
+        return {**sampling, name: value}
+    values = list(sampling[name])
+    values[index] = value
+    return {**sampling, name: values}

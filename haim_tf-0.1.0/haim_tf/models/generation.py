@@ -1,0 +1,220 @@
+"""What a hierarchy makes: samples, images of given codes, reconstructions, completions, distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from haim_tf import progress
+from haim_tf.checks import check_sampling, require_positive_integers
+from haim_tf.class_names import Labels
+from haim_tf.models import inputs
+from haim_tf.sampling import Sampler, seed_pairs
+
+if TYPE_CHECKING:
+    from haim_tf.distribution import ImageDistribution, PriorDistribution
+
+
+class Generation:
+    """Mixin that gives `HierarchicalModel` its `sample`, `decode`, `reconstruct` and what builds on them."""
+
+    def sample(
+        self,
+        num: int,
+        labels: Labels | None = None,
+        seed: int | np.ndarray = 0,
+        temperature: float | Sequence[float] | None = None,
+        top_p: float | Sequence[float] | None = None,
+        guidance: float | None = None,
+        batch_size: int = 64,
+        verbose: bool | None = None,
+    ) -> np.ndarray:
+        """Samples images: top codes from the prior, then down through the main decoders.
+
+        Args:
+            num: number of images.
+            labels: one int or name of a class (any of its parts: "goldfish"), or `num` of them; `None` draws
+                each label from the example's seed (class-conditional models only).
+            seed: an int, or an int array `(num, 2)` of seed pairs; example i of seed s has the pair (s, i).
+                Weights, label, seed pair, temperature, top_p and guidance determine a sample.
+            temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one a
+                level (finest first) and one for the prior. `None`: the model's own `sampling_defaults`.
+            top_p: mass of the nucleus to sample from, in (0, 1]; one value or several, or `None`, as above.
+            guidance: how far the prior is moved towards the label (classifier-free guidance, Ho and Salimans
+                2022): 1 samples the model's distribution, more sharpens what belongs to the label, 0 leaves
+                the label out. `None` as above. Only where the prior was trained with labels left out
+                (`label_dropout`); the prior then runs twice.
+            batch_size: how many images are sampled at once.
+            verbose: whether to show a progress bar; `None`: when there is more than one batch.
+
+        Returns:
+            uint8 `(num, H, W, C)`.
+
+        Raises:
+            ValueError: an argument that is not as stated.
+        """
+        if isinstance(num, bool) or not isinstance(num, (int, np.integer)) or num < 1:
+            raise ValueError(f"num must be a positive int, got {num!r}")
+        seeds = seed_pairs(seed, num)
+        if labels is None and self.num_classes:
+            labels = self.draw_labels(num, seeds)
+        labels = inputs.check_labels(labels, self.num_classes, num, self.class_names)
+        sampling = self._sampling_of(temperature=temperature, top_p=top_p, guidance=guidance)
+        return self._sample_below(None, labels, seeds, sampling, batch_size, verbose)
+
+    def draw_labels(self, num: int, seed: int | np.ndarray = 0) -> np.ndarray:
+        """The labels that `sample` draws where none are given, int32 `(num,)`, each from its example's seed.
+
+        Args:
+            num, seed: as for `sample`.
+
+        Raises:
+            ValueError: the model takes no labels.
+        """
+        if not self.num_classes:
+            raise ValueError("this model takes no labels: there are none to draw")
+        seeds = seed_pairs(seed, num).astype("uint32")
+        return np.array([np.random.default_rng(s).integers(self.num_classes) for s in seeds], "int32")
+
+    def decode(
+        self,
+        codes: np.ndarray,
+        level: int | None = None,
+        seed: int | np.ndarray = 0,
+        temperature: float | Sequence[float] | None = None,
+        top_p: float | Sequence[float] | None = None,
+        batch_size: int = 64,
+        verbose: bool | None = None,
+    ) -> np.ndarray:
+        """Samples everything below level `level` (the top one where `None`): images for its codes.
+
+        Args:
+            codes: int `(B, h_l, w_l)` in 0..K_l-1.
+            level: 1..L.
+            seed, temperature, top_p, batch_size, verbose: as for `sample`.
+
+        Returns:
+            uint8 `(B, H, W, C)`.
+        """
+        level = inputs.check_level(self.num_levels if level is None else level, self.num_levels)
+        codes = inputs.check_codes(codes, self.grid_shapes[level], self.codebook_sizes[level - 1])
+        seeds = seed_pairs(seed, len(codes))
+        sampling = self._sampling_of(temperature=temperature, top_p=top_p)
+        return self._sample_below((level, codes), None, seeds, sampling, batch_size, verbose)
+
+    def reconstruct(
+        self,
+        images: np.ndarray,
+        level: int = 1,
+        decoder: Literal["main", "auxiliary"] = "main",
+        seed: int | np.ndarray = 0,
+        **sampling: Any,
+    ) -> np.ndarray:
+        """Images drawn from, or best fitting, the codes of images at one level.
+
+        Args:
+            images: uint8, or float in 0..255, `(B, H, W, C)`.
+            level: whose codes are kept, 1..L.
+            decoder: `"main"` samples everything below from the main decoders; `"auxiliary"` goes down
+                through the auxiliary decoders, which shows what the codes hold.
+            seed: as for `sample`; further `sampling` arguments likewise.
+
+        Returns:
+            uint8 `(B, H, W, C)`.
+        """
+        level = inputs.check_level(level, self.num_levels)
+        if decoder not in ("main", "auxiliary"):
+            raise ValueError(f'decoder must be "main" or "auxiliary", got {decoder!r}')
+        codes = self.encode(images)[level - 1]
+        if decoder == "auxiliary":
+            return self._run("_auxiliary", codes, level)
+        return self.decode(codes, level=level, seed=seed, **sampling)
+
+    def sampler(self, index: int) -> Sampler:
+        """The compiled `Sampler` of network `index` (0 the finest decoder, `num_levels` the prior)."""
+        if ("sampler", index) not in self._programs:
+            self._programs["sampler", index] = Sampler(
+                self.networks[index], self.grid_shapes[index], stream=index
+            )
+        return self._programs["sampler", index]
+
+    def compile_sampler(self, batch_size: int = 64) -> None:
+        """Builds what sampling batches of a size needs ahead of its first use, for all networks.
+
+        Args:
+            batch_size: as for `sample`, which samples fewer images as one batch of their number.
+        """
+        require_positive_integers(batch_size=batch_size)
+        guided = self.sampling_defaults["guidance"] != 1.0
+        for index in range(self.num_levels + 1):
+            self.sampler(index).compile(batch_size, guided and index == self.num_levels)
+
+    def _sampling_of(self, **asked):
+        """What is asked for, as `check_sampling` gives it, and else the model's own defaults."""
+        given = {name: value for name, value in asked.items() if value is not None}
+        return check_sampling({**self.sampling_defaults, **given}, len(self.networks), self.takes_guidance)
+
+    def _sample_below(self, known, labels, seeds, sampling, batch_size, verbose):
+        """Samples the prior (where no `(level, codes)` is known) and every level below, batch by batch."""
+        require_positive_integers(batch_size=batch_size)
+        guidance = sampling["guidance"] if sampling["guidance"] != 1.0 else None
+        top = self.num_levels if known is None else known[0] - 1
+        num = len(seeds)
+        if not num:
+            return np.zeros((0, *self.image_shape), "uint8")
+        size = min(num, batch_size)
+        batches = -(-num // size)
+        show = verbose or (verbose is None and batches > 1)
+        bar = progress.Bar(batches * (top + 1), "network passes", show=show)
+        images = []
+        for start in range(0, num, size):
+            # The last batch repeats its last example, so that one compiled program serves all batches.
+            rows = np.minimum(np.arange(start, start + size), num - 1)
+            grid = None if known is None else known[1][rows]
+            for index in range(top, -1, -1):
+                grid, _ = self.sampler(index)(
+                    seeds[rows],
+                    sampling["temperature"][index],
+                    sampling["top_p"][index],
+                    codes=self.decoder_condition(grid, index + 1) if index < self.num_levels else None,
+                    labels=labels[rows] if index == self.num_levels and labels is not None else None,
+                    guidance=guidance if index == self.num_levels else None,
+                )
+                bar.add(1)
+            images.append(grid.astype("uint8"))
+        return np.concatenate(images)[:num].reshape(num, *self.image_shape)
+
+    # Put to use: each in a module of its own, which stands above models ------------------------------------
+
+    def complete(
+        self,
+        images: np.ndarray,
+        mask: np.ndarray | None = None,
+        rows: int | None = None,
+        labels: Labels | None = None,
+        seed: int | np.ndarray = 0,
+        candidates: int = 16,
+        **options: Any,
+    ) -> np.ndarray | tuple[np.ndarray, list[np.ndarray]]:
+        """Completes images, known pixels kept bit for bit; see `haim_tf.completion.complete`."""
+        from haim_tf import completion
+
+        return completion.complete(self, images, mask, rows, labels, seed, candidates, **options)
+
+    def as_distribution(
+        self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
+    ) -> ImageDistribution:
+        """A `tfp.distributions.Distribution` of images; see `haim_tf.distribution.ImageDistribution`."""
+        from haim_tf.distribution import ImageDistribution
+
+        return ImageDistribution(self, labels, temperature)
+
+    def prior_distribution(
+        self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
+    ) -> PriorDistribution:
+        """That of the top codes, with an exact `log_prob`; see `haim_tf.distribution.PriorDistribution`."""
+        from haim_tf.distribution import PriorDistribution
+
+        return PriorDistribution(self, labels, temperature)

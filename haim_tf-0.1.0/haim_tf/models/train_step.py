@@ -1,0 +1,274 @@
+"""Training of a hierarchy part by part: losses behind stop-gradients, clipping and metrics of each part."""
+
+import copy
+import types
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from haim_tf.class_names import relabelled
+from haim_tf.layers import collectives
+from haim_tf.layers.types import Tensor
+from haim_tf.models import inputs
+from haim_tf.models.losses import Losses
+from haim_tf.models.monitoring import Trackers, readied
+from haim_tf.models.parts import Parts
+from haim_tf.models.warm_up import WarmUp
+
+
+class PartwiseTraining(Losses, Parts):
+    """Mixin that gives `HierarchicalModel` its `compile`, `fit` and custom `train_step`.
+
+    All parts are trained at once by default, each by its own loss: codes go through `stop_gradient` to the
+    main decoder, to the next level and to the prior, so that no part's loss moves another part. On TensorFlow
+    gradients are clipped part by part; elsewhere Keras' own step optimises the same sum of losses.
+
+    `fitted` tells whether `fit` has trained the model, `fitted_on` the name of the data, where it has one.
+
+    NOTE: only where a level is trained end to end, for comparison, does the gradient of its main decoder pass
+    to its autoencoder, whose own loss is the commitment alone.
+    """
+
+    fitted = False
+    fitted_on = None
+
+    def _prepare_training(self):
+        self._clip_norm = None
+        names = ["loss", "bits_per_dim"]
+        for i in range(1, self.num_levels + 1):
+            names += [f"perplexity_{i}", f"active_fraction_{i}"]
+        for part in self.parts:
+            names += [f"loss_{part}", f"gradient_norm_{part}"]
+        self._trackers = Trackers(names)
+
+    def compile(
+        self,
+        optimizer: keras.Optimizer | None = None,
+        clip_norm: float | None = 1.0,
+        jit_compile: bool | Literal["auto"] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Readies the model for `fit`; without arguments, Adam with clipped gradients at 5e-4, which it rises
+        to over 100 steps so that a trained model is not thrown out of its place.
+
+        Args:
+            optimizer: a Keras optimizer.
+            clip_norm: largest gradient norm of each part; `None` does not clip.
+            jit_compile: XLA for the training step; `None`: Keras' choice with a GPU or TPU, and none on a
+                CPU, where XLA makes convolutions slower.
+            **kwargs: to `keras.Model.compile`.
+        """
+        if optimizer is None:
+            optimizer = keras.optimizers.Adam(WarmUp(5e-4, 100))
+        tensorflow = keras.backend.backend() == "tensorflow"
+        if jit_compile is None:
+            on_cpu = tensorflow and not keras.distribution.list_devices("gpu")
+            jit_compile = False if on_cpu else "auto"
+        self._clip_norm = clip_norm
+        self._compile_arguments = {"clip_norm": clip_norm, "jit_compile": jit_compile, **kwargs}
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        if not tensorflow and clip_norm and self.optimizer.global_clipnorm is None:
+            self.optimizer.global_clipnorm = clip_norm
+
+    def get_compile_config(self) -> dict | None:
+        """What a saved model keeps of `compile`, the clipping and the frozen parts with it."""
+        config = super().get_compile_config()
+        frozen = [name for name, part in self.parts.items() if not part.trainable]
+        return {**config, "clip_norm": self._clip_norm, "frozen": frozen} if config else config
+
+    def compile_from_config(self, config: dict) -> None:
+        config = keras.saving.deserialize_keras_object(config)
+        self.freeze(*config.pop("frozen"))
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        validation_data: Any = None,
+        callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+        verbose: int | str = "auto",
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """`keras.Model.fit` on images, or images and labels.
+
+        Labels are integers, `(B,)` or `(B, 1)`, or names of classes. Labels of a `haim_tf.data.Batches` with
+        class names go by these names. The progress bar shows loss and bits/dim; the `History` that is
+        returned has every part's loss and gradient norm.
+
+        Args:
+            x: images as an array (uint8, or float in 0..255; `(B, H, W, C)`), a pair (images, labels), or
+                a `tf.data.Dataset`, `PyDataset` or generator of such batches.
+            y: labels, where x is an array.
+            validation_data: as `x`, or a pair (x, y).
+            callbacks: Keras callbacks; those that monitor a loss or bits/dim need no `mode`.
+            verbose, **kwargs: to `keras.Model.fit`.
+
+        Raises:
+            ValueError: images or labels of a wrong shape, dtype or range; labels missing or not wanted.
+        """
+        if not self.trainable_variables:
+            raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
+        name = getattr(getattr(x, "data", None), "name", None)  # Of a `haim_tf.data.Batches`.
+        x, y = self._checked(x, y)
+        if validation_data is not None:
+            pair = isinstance(validation_data, (tuple, list)) and len(validation_data) <= 3
+            images, labels = inputs.unpack(validation_data) if pair else (validation_data, None)
+            images, labels = self._checked(images, labels)
+            validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
+        if self.origin or self.fitted:
+            trained = [name for name, part in self.parts.items() if part.trainable_variables]
+            for sentence in self.left_behind(trained):
+                warnings.warn(sentence, stacklevel=2)
+        callbacks = readied(callbacks, verbose)
+        found = _with_value_errors(
+            super().fit, x, y, validation_data=validation_data, callbacks=callbacks, verbose=verbose, **kwargs
+        )
+        self.fitted = True
+        self.fitted_on = name or self.fitted_on
+        return found
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+        verbose: int | str = "auto",
+        **kwargs: Any,
+    ) -> Any:
+        """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
+        x, y = self._checked(x, y)
+        callbacks = readied(callbacks, verbose)
+        return _with_value_errors(super().evaluate, x, y, callbacks=callbacks, verbose=verbose, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
+        """`keras.Model.train_on_batch`, on images or images and labels."""
+        return super().train_on_batch(*self._checked(x, y), **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
+        """`keras.Model.test_on_batch`, on images or images and labels."""
+        return super().test_on_batch(*self._checked(x, y), **kwargs)
+
+    def check_batches(self, batches: keras.utils.PyDataset) -> None:
+        """A ValueError where the batches of a `PyDataset` do not fit the model."""
+        self._checked(batches, None)
+
+    def _checked(self, x, y):
+        """Images and labels as Keras takes them; a ValueError where they do not fit the model."""
+        if isinstance(x, (tuple, list)) and len(x) == 2 and y is None:
+            x, y = x
+        check = inputs.BatchCheck(self.image_shape, self.num_classes, self.class_names)
+        if hasattr(x, "element_spec"):
+            specification = inputs.unpack(x.element_spec)
+            inputs.check_specification(*specification, self.image_shape, self.num_classes)
+            x = inputs.checked_batches(x, check)
+        elif isinstance(x, keras.utils.PyDataset):
+            data = getattr(x, "data", None)
+            if self.class_names is None and self.num_classes and getattr(data, "class_names", None):
+                if len(data.class_names) == self.num_classes:
+                    self.class_names = list(data.class_names)
+            elif getattr(data, "class_names", None):
+                x = copy.copy(x)
+                x.data = relabelled(data, self)
+            if not isinstance(inputs.unpack(x[0])[0], dict):  # Cut, or with codes: a recipe's, known to fit.
+                check.batch(x[0])
+                x = inputs.CheckedDataset(x, check)
+        elif isinstance(x, types.GeneratorType):
+            x = (check.batch(batch) for batch in x)
+        elif isinstance(x, (list, np.ndarray)) or hasattr(x, "__array__"):
+            x, y = check(x, y)
+        return x, y
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: dict[str, dict[str, Tensor]] | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
+        return sum(y_pred["losses"].values())
+
+    def compute_metrics(
+        self,
+        x: dict[str, Any],
+        y: Any,
+        y_pred: dict[str, dict[str, Tensor]],
+        sample_weight: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        values = {f"loss_{name}": value for name, value in y_pred["losses"].items()}
+        total = sum(y_pred["losses"].values())
+        return self._trackers.update({"loss": total, **values, **y_pred["statistics"]}, x["images"])
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        return list(self._trackers.means.values())
+
+    def train_step(self, *state_and_data: Any) -> Any:
+        *state, data = state_and_data
+        packed = _pack(*inputs.unpack(data))
+        if keras.backend.backend() == "tensorflow":
+            return _tensorflow_step(self, packed)
+        return super().train_step(*state, (packed,))
+
+    def test_step(self, *state_and_data: Any) -> Any:
+        *state, data = state_and_data
+        packed = _pack(*inputs.unpack(data))
+        if keras.backend.backend() != "tensorflow":
+            return super().test_step(*state, (packed,))
+        return self.compute_metrics(packed, None, self.call(packed, training=False))
+
+
+def _with_value_errors(function, *args, **kwargs):
+    """Calls a function that reads batches; what is wrong with a batch of a data set is a ValueError."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        found = inputs.value_error(error)
+        if isinstance(error, ValueError) or found is None:
+            raise
+        raise found from error
+
+
+def _tensorflow_step(model, batch):
+    """One forward pass under one tape; the gradients of each part clipped by that part's own norm."""
+    import tensorflow as tf
+
+    variables = model.trainable_variables
+    # Not 1 only under mixed_float16, whose gradients are scaled up so as not to vanish.
+    scale = model.optimizer.scale_loss(1.0)
+    with tf.GradientTape() as tape:
+        losses, statistics = model.losses_and_statistics(**batch, training=True)
+        total = sum(losses.values())
+        scaled = total * scale
+    gradients = dict(
+        zip([v.path for v in variables], tape.gradient(scaled, [v.value for v in variables]), strict=True)
+    )
+    # An embedding's sparse gradient holds a row an occurrence, whose norm is not the gradient's.
+    known = {path: tf.convert_to_tensor(g) for path, g in gradients.items() if g is not None}
+    # Of the global batch before they are clipped, where replicas share it in equal parts.
+    gradients.update(zip(known, collectives.mean(list(known.values())), strict=True))
+    values = {"loss": total, **{f"loss_{name}": loss for name, loss in losses.items()}, **statistics}
+    for name in losses:
+        paths = [v.path for v in model.parts[name].trainable_variables]
+        norm = tf.linalg.global_norm([gradients[path] for path in paths])
+        if model._clip_norm:
+            limit = model._clip_norm * scale
+            clipped, _ = tf.clip_by_global_norm([gradients[path] for path in paths], limit, norm)
+            gradients.update(zip(paths, clipped, strict=True))
+        values[f"gradient_norm_{name}"] = norm / scale
+    # Keras' optimizer sums over the replicas, whose gradients are alike by now.
+    share = 1 / collectives.place()[1]
+    gradients = {path: None if g is None else g * share for path, g in gradients.items()}
+    model.optimizer.apply([gradients[v.path] for v in variables], variables)
+    return model._trackers.update(values, batch["images"])
+
+
+def _pack(images, labels):
+    """A batch as one dict; images that come with their codes are one already."""
+    batch = dict(images) if isinstance(images, dict) else {"images": images}
+    return batch if labels is None else {**batch, "labels": labels}

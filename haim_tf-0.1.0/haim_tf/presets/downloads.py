@@ -1,0 +1,69 @@
+"""Weights that a preset names by URL: downloaded once, checked, and kept in the user's own folder.
+
+Environment variables: `HAIM_TF_HOME`, where they are kept (`~/.cache/haim_tf`); `HAIM_TF_OFFLINE`, which
+set to anything but 0 forbids downloads.
+"""
+
+import os
+from pathlib import Path
+
+RETRIES = 3
+
+
+def home() -> Path:
+    """The folder that downloaded weights are kept in; it need not exist yet."""
+    return Path(os.environ.get("HAIM_TF_HOME") or "~/.cache/haim_tf").expanduser()
+
+
+def offline() -> bool:
+    """Whether downloads are forbidden."""
+    return os.environ.get("HAIM_TF_OFFLINE", "0") not in ("", "0")
+
+
+def kept_path(name: str, sha256: str) -> Path:
+    """Where the weights of a preset of this name are, or will be, kept. The checksum sets versions apart."""
+    return home() / f"{name}-{sha256[:16]}.weights.h5"
+
+
+def fetch(name: str, url: str, sha256: str) -> Path:
+    """Downloads weights where they are not here yet.
+
+    They are written beside their name and renamed once the checksum fits; what was cut off or damaged on the
+    way is tried again, a few times.
+
+    Args:
+        name: the preset's name.
+        url: http, https or ftp.
+        sha256: the file's checksum, 64 hexadecimal digits.
+
+    Returns:
+        The file, a `Path`.
+
+    Raises:
+        FileNotFoundError: offline, or the server does not give the file.
+        ValueError: what it gives has another checksum.
+    """
+    path = kept_path(name, sha256)
+    if path.is_file():
+        return path
+    if offline():
+        raise FileNotFoundError(
+            f"the weights of {name} are not here and HAIM_TF_OFFLINE is set: unset it, or put {url} at {path}"
+        )
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")
+    downloads = pooch.create(
+        path.parent,
+        base_url="",
+        registry={path.name: f"sha256:{sha256}"},
+        urls={path.name: url},
+        retry_if_failed=RETRIES,
+    )
+    try:
+        return Path(downloads.fetch(path.name, progressbar=True))
+    except (requests.RequestException, OSError) as error:
+        raise FileNotFoundError(f"cannot download the weights of {name} from {url}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"the weights of {name} from {url} are damaged: {error}") from error

@@ -1,0 +1,225 @@
+"""Recipes: everything that a training needs to know but the data.
+
+A recipe is a JSON file (or dict):
+
+    {"model": {...},              arguments of HierarchicalModel
+     "seed": 0, "batch_size": 32, "flip": true, "holdout": 1000, "interval": 250,
+     "precision": "mixed_bfloat16", "ema": 0.99, "clip_norm": 1.0, "rare_codes_below": 0.1,
+     "stages": [{"train": ["codes"], "steps": 3000, "learning_rate": 0.001, "warmup": 200}, ...],
+     "variants": {"flat": {...}}} named sets of other values for the keys above, such as a baseline's
+
+Each stage trains the named parts (see `HierarchicalModel.freeze`) with a fresh Adam, linear warm-up and
+cosine decay; `batch_size` and `ema` may be a stage's own.
+
+- **Averages.** With `ema` a stage ends with the moving average of its weights, which reaches back 1 / (1 -
+  `ema`) steps, though never more than about a tenth of the steps so far; where images are held out, with the
+  better of the average and the last weights. Stages that train codes have none: an averaged encoder and its
+  codebook would drift apart.
+- **Codes.** Stages that leave the codes as they are read them from `codes.npz`, which the first of them
+  writes; with `flip` those of the mirrored images too. Networks that are trained first then start from the
+  codebooks (see `HierarchicalModel.embed_by_codebooks`).
+- **Rare codes.** After the last stage that trains codes, those rarer than `rare_codes_below` of uniform usage
+  are dropped (see `models.without_rare_codes`); by default none is.
+- **Crops.** With `"crop": 32` a stage that trains main decoders learns on random squares of 32 pixels,
+  aligned to the codes. Not with attention, which counts positions.
+- **Early stops.** A stage with `"patience": 5` ends once five intervals in a row brought no better
+  bits/dim of the held-out images, and with the weights that were best, those that it began with included.
+- **Held-out images.** The last `holdout` training images are kept out; every `interval` steps the bits/dim of
+  (at most 256 of) them under the trained networks, and the loss of the trained autoencoders, are logged.
+- **From a preset.** With `from`, which `fine_tune` writes, training begins with the weights of a preset.
+"""
+
+import pathlib
+
+from haim_tf.checks import require_int, require_number
+from haim_tf.files import expanded, read_json
+
+DEFAULTS = {
+    "seed": 0,
+    "batch_size": 32,
+    "flip": False,
+    "holdout": 0,
+    "interval": 250,
+    "precision": "float32",
+    "ema": None,
+    "clip_norm": 1.0,
+    "rare_codes_below": 0.0,
+    "variants": {},
+}
+STAGE_DEFAULTS = {"train": None, "warmup": 0, "crop": None}
+# What a stage may have of its own.
+STAGE_OVERRIDES = ("batch_size", "ema")
+# What is left out where it is not wanted.
+OPTIONAL, STAGE_OPTIONAL = ("from",), ("patience",)
+
+SMOKE_STEPS = 4
+# Seeds of samples are 32-bit.
+MAX_SEED = 2**31 - 1
+
+
+def read_recipe(source, variant=None, smoke=False):
+    """A recipe with its defaults filled in.
+
+    Args:
+        source: a dict, the path of a JSON file, or the name of a zoo entry that has a `recipe.json`.
+        variant: name of one of the recipe's `variants`, or `None` for the recipe itself.
+        smoke: whether to cut every stage down to a few steps of a few images, to try the whole path.
+
+    Raises:
+        ValueError, FileNotFoundError: not a recipe, unknown or missing keys.
+    """
+    if not isinstance(source, dict):
+        source = read_json(_find_recipe(source))
+    if not isinstance(source, dict):
+        raise ValueError(f"a recipe must be a JSON object, got {str(source)[:60]!r}")
+    recipe = {**DEFAULTS, **source}
+    variants = recipe.pop("variants")
+    if variant is not None:
+        if variant not in variants:
+            raise ValueError(f"unknown variant {variant!r}; this recipe has {sorted(variants)}")
+        recipe.update(variants[variant])
+    unknown = set(recipe) - {*DEFAULTS, *OPTIONAL, "model", "stages"}
+    if unknown or "model" not in recipe or not recipe.get("stages"):
+        raise ValueError(
+            f"a recipe has 'model', 'stages' and may have {sorted([*DEFAULTS, *OPTIONAL])}; "
+            f"got keys {sorted(source)}"
+        )
+    _check_values(recipe)
+    stages = []
+    for stage in recipe["stages"]:
+        if not isinstance(stage, dict):
+            raise ValueError(f"a stage must be a JSON object, got {stage!r}")
+        known = {*STAGE_DEFAULTS, *STAGE_OVERRIDES, *STAGE_OPTIONAL, "steps", "learning_rate"}
+        unknown = set(stage) - known
+        if unknown or "steps" not in stage or "learning_rate" not in stage:
+            raise ValueError(
+                "a stage has 'steps', 'learning_rate' and may have 'train' (part names; all by default), "
+                f"'warmup', 'crop', 'patience', {' and '.join(map(repr, STAGE_OVERRIDES))}; got {stage}"
+            )
+        own = {name: recipe[name] for name in STAGE_OVERRIDES}
+        stages.append(_checked_stage({**STAGE_DEFAULTS, **own, **stage}, len(stages) + 1))
+    if smoke:
+        stages = [{**stage, "steps": SMOKE_STEPS, "warmup": 0, "batch_size": 8} for stage in stages]
+        recipe.update(holdout=8, interval=SMOKE_STEPS // 2)
+    for stage in stages:
+        if stage["steps"] % recipe["interval"]:
+            raise ValueError(
+                "the steps of each stage must be a positive multiple of "
+                f"interval {recipe['interval']}, got {stage}"
+            )
+    recipe["stages"] = stages
+    return recipe
+
+
+def _check_values(recipe):
+    """Brings a recipe's own values to Python's types; a ValueError for one that no training can use."""
+    for name, low, high in (
+        ("seed", 0, MAX_SEED),
+        ("batch_size", 1, None),
+        ("holdout", 0, None),
+        ("interval", 1, None),
+    ):
+        recipe[name] = require_int(f"a recipe's {name}", recipe[name], low=low, high=high)
+    if not isinstance(recipe["flip"], bool):
+        raise ValueError(f"a recipe's flip must be true or false, got {recipe['flip']!r}")
+    recipe["rare_codes_below"] = require_number(
+        "a recipe's rare_codes_below", recipe["rare_codes_below"], low=0, below=1
+    )
+    if recipe["clip_norm"] is not None:
+        recipe["clip_norm"] = require_number("a recipe's clip_norm", recipe["clip_norm"], above=0)
+    if not isinstance(recipe["model"], dict):
+        raise ValueError(f"a recipe's model must be a JSON object, got {recipe['model']!r}")
+
+
+def _checked_stage(stage, number):
+    """A stage with values of Python's types; a ValueError as for `_check_values`."""
+    name = f"stage {number}: "
+    for key in ("steps", "batch_size"):
+        stage[key] = require_int(name + key, stage[key], low=1)
+    stage["learning_rate"] = require_number(name + "learning_rate", stage["learning_rate"], above=0)
+    stage["warmup"] = require_int(name + "warmup", stage["warmup"], low=0, high=stage["steps"])
+    stage["crop"] = require_int(name + "crop", stage["crop"], low=1, optional=True)
+    if stage["ema"] is not None:
+        stage["ema"] = require_number(name + "ema", stage["ema"], low=0, below=1)
+    if "patience" in stage:
+        stage["patience"] = require_int(name + "patience", stage["patience"], low=1)
+        if stage["ema"] is not None:
+            raise ValueError(
+                f"{name}patience and ema must not both be given: the best weights are kept as they are"
+            )
+    parts = stage["train"]
+    if parts is not None and not (
+        isinstance(parts, (list, tuple)) and parts and all(isinstance(part, str) for part in parts)
+    ):
+        raise ValueError(f"{name}train must be a list of part names, or null for all, got {parts!r}")
+    return stage
+
+
+def _find_recipe(source):
+    path = expanded(source)
+    if path.is_file():
+        return path
+    from importlib import resources
+
+    entry = pathlib.Path(str(resources.files("haim_tf.zoo"))) / str(source) / "recipe.json"
+    if not entry.is_file():
+        raise FileNotFoundError(f"no recipe: {source!r} is neither a file nor a zoo entry with a recipe.json")
+    return entry
+
+
+def check_recipe(recipe, model, images):
+    """Everything about a recipe that its model and its data can tell before the first step.
+
+    Args:
+        recipe: as `read_recipe` returns.
+        model: the `HierarchicalModel` of it.
+        images: the `ImageData` to train on.
+
+    Raises:
+        ValueError: parts that the model does not have, crops where they cannot be, labels or classes that do
+            not fit, too few images.
+    """
+    for stage in recipe["stages"]:
+        trained = model.parts_named(stage["train"] or model.parts)
+        if not stage["crop"]:
+            continue
+        networks = [part for name, part in model.parts.items() if name in trained]
+        codes = trained & model.parts_named(["codes"])
+        if codes or ("prior" in trained and model.num_levels):
+            raise ValueError(
+                f"crop is for stages that train main decoders (or a flat model) only, got {stage}"
+            )
+        if not all(network.learns_on_crops for network in networks):
+            raise ValueError(
+                f"crop is for networks without attention, which would learn at wrong positions, got {stage}"
+            )
+        # Crops lie on the lines of the coarsest codes that a stage reads.
+        level = max((int(name.rpartition("_")[2]) for name in trained if model.num_levels), default=0)
+        side, cell = min(model.image_shape[:2]), model.image_shape[0] // model.grid_shapes[level][0]
+        if stage["crop"] % cell or stage["crop"] > side:
+            raise ValueError(
+                f"crop must be a multiple of {cell}, the side of a cell, up to {side}, got {stage}"
+            )
+    if any("patience" in stage for stage in recipe["stages"]) and not recipe["holdout"]:
+        raise ValueError("a stage with patience must have held-out images: holdout must be 1 or more, got 0")
+    if recipe["holdout"] and not 0 < recipe["holdout"] < len(images):
+        raise ValueError(f"holdout must leave images to train on, got {recipe['holdout']} of {len(images)}")
+    check_labels(model.num_classes, images)
+
+
+def check_labels(num_classes, images):
+    """A ValueError unless the labels and class names of an `ImageData` fit a number of classes."""
+    if num_classes is None:
+        return
+    if images.labels is None:
+        raise ValueError(f"the model has num_classes={num_classes}, but {images.name} has no labels")
+    if images.class_names is not None and len(images.class_names) != num_classes:
+        raise ValueError(
+            f"the model has num_classes={num_classes}, but {images.name} has {len(images.class_names)} "
+            f"classes: {', '.join(images.class_names[:8])}{', ...' if len(images.class_names) > 8 else ''}"
+        )
+    if images.labels.max() >= num_classes:
+        raise ValueError(
+            f"the model has num_classes={num_classes}, but {images.name} has labels up to "
+            f"{images.labels.max()}"
+        )

@@ -1,0 +1,243 @@
+"""The folder of a training run: its recipe, its one checkpoint, its log, its pictures."""
+
+import contextlib
+import csv
+import importlib.util
+import io
+import json
+
+import keras
+import numpy as np
+
+from haim_tf import files
+from haim_tf.data import save_grid
+from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
+
+LOCK = "lock"
+
+
+class RunFolder:
+    """What a training run writes, and how an interrupted run is found again.
+
+    Every file is written beside its name and then renamed, so that killing the run at any moment leaves the
+    last whole state: `recipe.json`; `data.json`; `checkpoint.npz` (model and its configuration, optimizer
+    with its weight averages, random state, position and log rows); `best.npz` (the model at its best in a
+    stage with patience); `metrics.csv`; PNG sheets; `tensorboard/` where TensorBoard is installed; `lock`,
+    held until `close`, or the end of `with`.
+
+    Args:
+        folder: made where absent.
+        recipe: JSON-able; a folder with the run of another recipe is refused.
+        resume: whether a run found there may be gone on with.
+        writes: False: only read it and keep pace, as workers do whose chief writes.
+        data: what the run is trained on: `source`, `split` and `ImageData.fingerprint()`. A folder with a run
+            on other images is refused; the same images may have moved.
+
+    Attributes:
+        position: a dict, `stage` (0-based) and `step`, that the checkpoint has reached.
+        rows: of the log, dicts.
+        model_arguments: the model's configuration at that point, or `None` before the first checkpoint.
+        best: what `save_best` was last told, a dict, `stage`, `step` and `score`, or `None`.
+
+    Raises:
+        ValueError: the folder holds something else, may not be gone on with, or cannot be written, or another
+            process trains in it.
+    """
+
+    def __init__(self, folder, recipe, resume=True, writes=True, data=None):
+        self.folder = absolute(folder)
+        self.recipe = recipe
+        self.writes = writes
+        self.position = {"stage": 0, "step": 0}
+        self.rows = []
+        self.model_arguments = None
+        self.best = None
+        self._state = None
+        self._best_state = None
+        self._writer = None
+        self._lock = None
+        try:
+            if writes:
+                self._claim(json.loads(json.dumps(recipe)), resume, data)
+            if (self.folder / "checkpoint.npz").exists():
+                self.read_checkpoint()
+                self._read_best()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Lets other trainings have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        if self._writer is not None:
+            with contextlib.suppress(Exception):  # A full disk: these events are no part of the run.
+                self._writer.close()
+            self._writer = None
+
+    def _take_lock(self):
+        """Holds a lock on the folder, which the system takes back from a process that ends in any way.
+
+        Raises:
+            ValueError: another training holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows.
+            return
+        self._lock = open(self.folder / LOCK, "ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"the output must be a folder that no other training writes to, got {self.folder}, where one "
+                "is running"
+            ) from None
+        except OSError:  # A file system without locks.
+            pass
+
+    def _claim(self, recipe, resume, data):
+        recipe_file, data_file = self.folder / "recipe.json", self.folder / "data.json"
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file: name a new folder")
+        found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+        if found - {LOCK} and not recipe_file.exists():
+            raise ValueError(f"{self.folder} exists and is not a training run: name a new folder")
+        try:
+            files.linked(self.folder).mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+        except OSError as error:
+            raise ValueError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        if recipe_file.exists():
+            if read_json(recipe_file) != recipe:
+                raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
+            before = read_json(data_file) if data_file.exists() else data
+            changed = [key for key in data or () if key != "source" and before.get(key) != data[key]]
+            if changed:
+                raise ValueError(
+                    f"{self.folder} holds a run on other data: {changed[0]} was {before.get(changed[0])!r} "
+                    f"(of {before['source']}), got {data[changed[0]]!r} (of {data['source']}); name a new "
+                    "folder"
+                )
+            if not resume:
+                raise ValueError(f"{self.folder} holds a run already: name a new folder, or resume it")
+        write_json(recipe_file, recipe)
+        if data and not data_file.exists():
+            write_json(data_file, data)
+
+    def read_checkpoint(self):
+        """Takes up what the checkpoint holds, which another process may have written.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        self._state, meta = _read(self.folder / "checkpoint.npz")
+        self.position, self.rows = meta["position"], meta["rows"]
+        self.model_arguments = meta.get("model")
+
+    def _read_best(self):
+        if (self.folder / "best.npz").exists():
+            self._best_state, self.best = _read(self.folder / "best.npz")
+
+    def save_best(self, model, stage, step, score):
+        """Keeps the model's weights as the best of a stage, with the figure that says so."""
+        self.best = {"stage": stage, "step": step, "score": score}
+        self._best_state = {f"model{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
+        write_arrays(self.folder / "best.npz", {"meta": np.array(json.dumps(self.best)), **self._best_state})
+
+    def restore_best(self, model):
+        """Puts the best weights of its stage into a model."""
+        for i, variable in enumerate(model.variables):
+            variable.assign(self._best_state[f"model{i}"])
+
+    def save(self, model, stage, step, row=None):
+        """Writes the checkpoint of a position, with a row of the log where one is given, then the log."""
+        self.position = {"stage": stage, "step": step}
+        self.model_arguments = model.arguments
+        if row:
+            self.rows.append(row)
+        self._state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
+        if not self.writes:
+            return
+        meta = {"position": self.position, "rows": self.rows, "model": self.model_arguments}
+        meta = json.dumps(meta)
+        write_arrays(self.folder / "checkpoint.npz", {"meta": np.array(meta), **self._state})
+        write_file(self.folder / "metrics.csv", self._write_log)
+        if row:
+            self._log_to_tensorboard(row)
+
+    def restore(self, model):
+        """Puts the checkpoint's state into a model; at the start of a stage the optimizer stays fresh."""
+        if self._state is None:
+            return
+        for name, variable in _variables(model).items():
+            if name.startswith("optimizer") and self.position["step"] == 0:
+                continue
+            if name not in self._state or self._state[name].shape != tuple(variable.shape):
+                raise ValueError(
+                    f"{self.folder / 'checkpoint.npz'} does not fit the model at {variable.path}"
+                )
+            variable.assign(self._state[name])
+
+    def save_picture(self, name, images, columns, step):
+        """Writes a sheet of images as `name.png`, and to TensorBoard where installed."""
+        save_grid(images, self.folder / f"{name}.png", columns=columns)
+        writer = self._tensorboard()
+        if writer:
+            import tensorflow as tf
+
+            with writer.as_default():
+                tf.summary.image(name, images, step=step, max_outputs=16)
+
+    def _log_to_tensorboard(self, row):
+        writer = self._tensorboard()
+        if writer:
+            import tensorflow as tf
+
+            with writer.as_default():
+                for name, value in row.items():
+                    if name not in ("stage", "step"):
+                        tf.summary.scalar(f"stage_{row['stage'] + 1}/{name}", value, step=row["step"])
+
+    def _tensorboard(self):
+        """The event writer, or `None` where TensorBoard (or TensorFlow) is not in use."""
+        if keras.backend.backend() != "tensorflow" or importlib.util.find_spec("tensorboard") is None:
+            return None
+        if self._writer is None:
+            import tensorflow as tf
+
+            self._writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+        return self._writer
+
+    def _write_log(self, file):
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        file.write(text.getvalue().encode())
+
+
+def _read(path):
+    """The arrays of a checkpoint and what it says of itself, a dict."""
+    try:
+        with np.load(path) as saved:
+            state = {name: saved[name] for name in saved.files}
+        return state, json.loads(str(state.pop("meta")))
+    except Exception as error:  # A zip file cut short or overwritten fails in many ways.
+        raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
+
+
+def _variables(model):
+    """Everything that a checkpoint holds, by names that hold from one process to the next."""
+    variables = {f"model{i}": v for i, v in enumerate(model.variables)}
+    if getattr(model, "optimizer", None) is not None:
+        variables.update({f"optimizer{i}": v for i, v in enumerate(model.optimizer.variables)})
+    return variables

@@ -1,0 +1,145 @@
+"""`haim_tf evaluate` and the benchmark beside it, as processes of their own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import haim_tf
+from haim_tf import evaluation
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments, folder):
+    """The finished process; the debug model has 16x16x3 images of 10 classes."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=folder, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 20), ("test", 12)):
+        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 16, 16, 3), "uint8")
+        arrays[f"y_{split}"] = rng.integers(0, 10, count)
+    np.savez(folder / "data.npz", **arrays)
+    return folder
+
+
+def test_prints_a_table_and_writes_json(folder):
+    flags = ["--model=debug", "--data=data.npz", "--num=8", "--seed=3", "--reconstructions=2"]
+    flags += ["--output=metrics.json", "--scores=scores.csv"]
+    process = run("-m", "haim_tf", "evaluate", *flags, folder=folder)
+    assert process.returncode == 0, process.stderr
+    report = json.loads((folder / "metrics.json").read_text())
+    described = [report[name] for name in ("model", "data", "split", "num", "seed", "num_reconstructions")]
+    assert described == ["debug", "data.npz", "test", 8, 3, 2]  # What stands in for val.
+
+    with np.load(folder / "data.npz") as arrays:
+        images, labels = arrays["x_test"], arrays["y_test"]
+    drawn = evaluation.choose_images(12, 8, 3)
+    bits = haim_tf.load("debug").bits_per_dim(images[drawn], labels[drawn])
+    assert report["bits_per_dim"]["total"] == pytest.approx(bits.mean(), rel=1e-5)
+
+    with open(folder / "scores.csv", newline="") as file:
+        scores = list(csv.DictReader(file))
+    assert [int(row["image"]) for row in scores] == drawn.tolist()
+    np.testing.assert_allclose([float(row["total"]) for row in scores], bits, rtol=1e-4)
+    right = np.mean([row["label"] == row["predicted_label"] for row in scores])
+    assert report["label_posterior"]["accuracy"] == right
+    assert process.stdout.splitlines()[-1] == f"Label by Bayes' rule: accuracy {right:.4f}."
+
+    rows = {" ".join(line.split()[:2]): line.split() for line in process.stdout.splitlines()}
+    level = report["levels"]["level_2"]
+    assert rows["level 2"][2:] == [
+        f"{report['bits_per_dim']['level_2']:.4f}",
+        f"{level['bits_per_dim_shuffled_codes']:.4f}",
+        "4x4",
+        "16",
+        "64",
+        f"{level['perplexity']:.1f}",
+        f"{level['active_fraction']:.1%}",
+        f"{level['error_auxiliary']:.4f}",
+        f"{level['error_main']:.4f}",
+    ]
+    assert any(line.split()[:1] == ["total"] for line in process.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model=debug", "--data=data.npz", "--output=data.npz"], "data.npz exists"),
+        (["--model=debug", "--data=data.npz", "--num=13", "--output=new.json"], "0..12, got 13"),
+        (["--model=debug"], "--data"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_written(folder, flags, message):
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    process = run("-m", "haim_tf", "evaluate", *flags, folder=folder)
+    assert process.returncode == 2
+    line = process.stderr.strip().splitlines()[-1]
+    assert line.startswith("haim_tf evaluate:") and message in line
+    assert "Traceback" not in process.stderr
+    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(folder):
+    script = ROOT / "benchmarks" / "classification_accuracy_score.py"
+    flags = ["--model=debug", "--data=data.npz", "--steps=2", "--seed=1"]
+    drawing = ["--num_samples=12", "--batch_size=5", "--temperature=0.9"]
+    process = run(script, *flags, *drawing, "--output=score.json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    score = json.loads((folder / "score.json").read_text())
+    assert (score["num_samples"], score["num_train"], score["num_val"], score["steps"]) == (12, 20, 12, 2)
+    assert score["sampling"]["temperature"] == pytest.approx([0.9] * 3)
+    assert (score["sampling"]["top_p"], score["sampling"]["guidance"]) == ([1.0] * 3, 1.0)
+
+    with np.load(folder / "score.samples.npz") as samples:
+        images, labels = samples["images"], samples["labels"]
+    expected = haim_tf.load("debug").sample(3, labels=labels[:3], seed=1, temperature=0.9)
+    assert (images[:3] == expected).all()
+
+    process = run(script, *flags, "--samples=score.samples.npz", "--output=again.json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    again = json.loads((folder / "again.json").read_text())
+    assert again["accuracy_samples"] == score["accuracy_samples"] and again["num_samples"] == 12
+    assert again["frechet_distance"] == pytest.approx(score["frechet_distance"], rel=1e-4)
+
+    flags += ["--classes=0,1,2,3,4", "--num_samples=6", "--classifier=score.classifier.keras"]
+    process = run(script, *flags, "--output=some.json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    some = json.loads((folder / "some.json").read_text())
+    with np.load(folder / "data.npz") as arrays:
+        assert some["num_val"] == (arrays["y_test"] < 5).sum()
+    with np.load(folder / "some.samples.npz") as samples:
+        assert samples["labels"].max() < 5
+    # Accuracies of other, more images; distances from the same.
+    more = [*flags, "--samples=some.samples.npz", "--score_data=scored", "--score_split=score"]
+    (folder / "scored").mkdir()
+    np.save(
+        folder / "scored/score_images.npy",
+        np.random.default_rng(1).integers(0, 256, (30, 16, 16, 3), "uint8"),
+    )
+    np.save(folder / "scored/score_labels.npy", np.arange(30) % 10)
+    process = run(script, *more, "--output=more.json", folder=folder)
+    assert process.returncode == 0, process.stderr
+    found = json.loads((folder / "more.json").read_text())
+    assert (found["score_data"], found["score_split"]) == ("scored", "score")
+    assert (found["num_scored"], found["num_val"]) == (15, some["num_val"])
+    assert found["frechet_distance"] == pytest.approx(some["frechet_distance"], rel=1e-4)
+    share = found["accuracy_real"]
+    assert found["standard_error_real"] == pytest.approx((share * (1 - share) / 15) ** 0.5)
+    process = run(script, *flags, "--plain", "--top_p=0.9", "--output=no.json", folder=folder)
+    assert process.returncode and "--plain sets temperature, top_p and guidance" in process.stderr
+    process = run(script, *flags, "--classes=99", "--output=no.json", folder=folder)
+    assert process.returncode and "--classes must be among 0..9, got '99'" in process.stderr

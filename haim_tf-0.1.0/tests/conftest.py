@@ -1,0 +1,70 @@
+"""What every test shares: quiet TensorFlow, fixed seeds, the default dtype policy."""
+
+import contextlib
+import os
+import signal
+
+# TensorFlow reads them when it is imported. Tests run side by side, a thread each.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+import keras
+import numpy as np
+import pytest
+
+collect_ignore = [] if keras.backend.backend() == "jax" else ["jax"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_global_state():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def full_disk():
+    """`with full_disk(size):` no file grows beyond that many bytes, as on a disk that is full."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def full(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return full
+
+
+@pytest.fixture
+def dependence():
+    """Which outputs of a function of grids depend on which of its inputs, by gradients.
+
+    `dependence(function, (H, W, C))` gives bools (H * W, H * W), outputs by inputs in raster order, for a
+    function of (B, H, W, C). It also checks that the examples of a batch have nothing to do with each other.
+    """
+    import tensorflow as tf
+
+    def measure(function, shape):
+        height, width, channels = shape
+        count = height * width
+        x = tf.random.stateless_normal((count, height, width, channels), seed=(0, 1))
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            outputs = function(x)
+            outputs = tf.reshape(outputs, (count, count, outputs.shape[-1]))
+            weighted = outputs * tf.random.stateless_uniform(outputs.shape[-1:], (0, 2), 0.5, 1.5)
+            # Example i is asked about position i, so that one backward pass answers for all positions.
+            diagonal = tf.reduce_sum(tf.einsum("iip->ip", weighted))
+            first = tf.reduce_sum(weighted[0])
+        assert np.abs(tape.gradient(first, x)[1:]).max(initial=0) == 0, "examples depend on each other"
+        return np.abs(tape.gradient(diagonal, x)).max(-1).reshape(count, count) > 0
+
+    return measure

@@ -1,0 +1,99 @@
+"""Choosing sampling defaults: the walk finds the best of each list, within its number of draws."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import haim_tf
+from haim_tf.data import ImageData
+from haim_tf.evaluation import choose_sampling
+
+
+class Rigged:
+    """A model whose images are the darker the farther its settings are from some best ones."""
+
+    num_levels, num_classes, takes_guidance = 2, 3, True
+    class_names = None
+    variables = ()
+
+    def __init__(self, best):
+        self.best, self.asked, self.sampling_defaults = best, [], None
+
+    def sample(self, num, labels, seed, batch_size, verbose, **sampling):
+        self.asked.append((sampling, list(labels)))
+        distance = sum(np.abs(np.subtract(sampling[name], self.best[name])).sum() for name in self.best)
+        noise = np.random.default_rng(0).integers(0, 5, (num, 2, 2, 1))
+        return (noise + round(100 * distance)).astype("uint8")
+
+    @property
+    def sampling_defaults(self):
+        return self._defaults or {"temperature": [1.0] * 3, "top_p": [1.0] * 3, "guidance": 1.0}
+
+    @sampling_defaults.setter
+    def sampling_defaults(self, values):
+        self._defaults = values
+
+
+BEST = {"temperature": [0.8, 1.0, 0.9], "top_p": [1.0, 1.0, 0.95], "guidance": 2.0}
+
+
+@pytest.fixture
+def images():
+    noise = np.random.default_rng(1).integers(0, 5, (40, 2, 2, 1)).astype("uint8")
+    return ImageData(noise, np.arange(40) % 3)
+
+
+def extractor(images):
+    return images.reshape(len(images), -1)
+
+
+def test_the_walk_ends_at_the_best_and_the_model_keeps_its_own(images):
+    model = Rigged(BEST)
+    model.sampling_defaults = {"guidance": 7}
+    chosen, log = choose_sampling(model, images, extractor, num=30, draws=40, verbose=False)
+    assert chosen == BEST
+    assert min(log, key=lambda draw: draw["distance"])["sampling"] == BEST
+    assert model.sampling_defaults == {"guidance": 7}
+    assert {tuple(labels) for _, labels in model.asked} == {tuple(images.labels[:30])}
+    settings = [json.dumps(sampling) for sampling, _ in model.asked]
+    assert len(set(settings)) == len(settings) == len(log)
+
+
+def test_labels_are_matched_by_name_before_any_draw(images):
+    model = Rigged(BEST)
+    model.class_names = ["bag", "coat", "sneaker"]
+    named = ImageData(images.images, images.labels, ["Sneaker", "Bag", "Coat"])
+    choose_sampling(model, named, extractor, num=30, draws=1, verbose=False)
+    assert model.asked[0][1] == np.array([2, 0, 1])[images.labels[:30]].tolist()
+    for wrong, message in ((["bags", "b", "c"], "did you mean 'bag'"), (None, "must have labels")):
+        other = ImageData(images.images, images.labels if wrong else None, wrong)
+        with pytest.raises(ValueError, match=message):
+            choose_sampling(model, other, None, verbose=False)
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_no_more_draws_than_asked(images, draws):
+    model = Rigged(BEST)
+    chosen, log = choose_sampling(model, images, extractor, num=30, draws=draws, verbose=False)
+    assert len(log) == draws
+    assert chosen == min(log, key=lambda draw: draw["distance"])["sampling"]
+
+
+def test_the_command_writes_what_it_chose(tmp_path):
+    model = haim_tf.load("debug")
+    model.save_to_preset(tmp_path / "preset", metadata={"pretrained": True})
+    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3)).astype("uint8")
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(24) % 2)
+    command = [sys.executable, "-m", "haim_tf", "choose_sampling", f"--model={tmp_path / 'preset'}"]
+    command += [f"--data={tmp_path / 'data.npz'}", "--split=train[:-8]", "--tune_split=train[-8:]"]
+    command += ["--num=4", "--draws=2", "--steps=2"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    metadata = json.loads((tmp_path / "preset" / "metadata.json").read_text())
+    assert len(metadata["sampling_chosen"]["draws"]) == 2
+    assert haim_tf.load(tmp_path / "preset").sampling_defaults == metadata["sampling"]
+    card = (tmp_path / "preset" / "README.md").read_text()
+    assert "## Sampling" in card and "in 2 draws" in card

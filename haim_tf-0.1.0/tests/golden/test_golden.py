@@ -1,0 +1,79 @@
+"""The same answers as ever: of every zoo model, and of files that version 0.1.0 wrote (see make.py)."""
+
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import haim_tf
+from haim_tf.compression import decompress
+from haim_tf.sampling import draw_noise
+
+FOLDER = pathlib.Path(__file__).parent
+EARLIER = FOLDER / "0.1.0"
+# The share of drawn elements that rounding may change.
+DIFFERENT = 1e-3
+
+
+@pytest.fixture(scope="module", params=haim_tf.list_models(pretrained=True))
+def case(request):
+    with np.load(FOLDER / "models.npz") as saved:
+        known = {
+            name.split("/", 1)[1]: saved[name] for name in saved.files if name.startswith(f"{request.param}/")
+        }
+    assert known, f"run tests/golden/make.py models: there is nothing of {request.param}"
+    model = haim_tf.load(request.param)
+    return model, known, np.arange(len(known["images"])) if model.num_classes else None
+
+
+def test_codes_and_likelihoods(case):
+    model, known, labels = case
+    for level, codes in enumerate(model.encode(known["images"]), start=1):
+        np.testing.assert_array_equal(codes, known[f"codes_{level}"])
+    for part, bits in model.bits_per_dim(known["images"], labels, per_level=True).items():
+        np.testing.assert_allclose(bits, known[f"bits/{part}"], atol=1e-5)
+
+
+def test_drawn_elements_given_those_before(case):
+    """Fed the grid that was drawn and its noise, every network draws the same again."""
+    model, known, labels = case
+    codes = [known[f"codes_{level + 1}"].astype("int32") for level in range(model.num_levels)]
+    for index, network in enumerate(model.networks):
+        grid = known[f"drawn_{index}"].astype("int32")
+        seeds = np.stack([np.full(len(grid), 3), np.arange(len(grid))], axis=1).astype("int32")
+        shape = (*model.grid_shapes[index], network.likelihood.noise_size)
+        noise = np.asarray(draw_noise(seeds, index, shape))
+        given = {"codes": codes[index]} if index < model.num_levels else {}
+        if index == model.num_levels and labels is not None:
+            given["labels"] = labels
+        again = network.likelihood.sample(network(grid, **given), noise, 0.9, 0.95)
+        assert np.mean(np.asarray(again) != grid) <= DIFFERENT, index
+
+
+@pytest.fixture(scope="module")
+def earlier():
+    with np.load(EARLIER / "expected.npz") as saved:
+        return {name: saved[name] for name in saved.files}
+
+
+@pytest.mark.parametrize("kind", ["preset", "model.keras"])
+def test_models_of_0_1_0_load(kind, earlier, tmp_path):
+    if kind == "preset":
+        shutil.copytree(EARLIER / "preset", tmp_path / "debug")
+        model = haim_tf.load(tmp_path / "debug")
+    else:
+        model = keras.saving.load_model(EARLIER / kind)
+    assert model.class_names == (
+        [f"class {i}" for i in range(model.num_classes)] if kind == "preset" else None
+    )
+    np.testing.assert_allclose(model.log_prob(earlier["images"], 0), earlier["log_prob"], rtol=1e-6)
+    plain = {"temperature": [1.0] * 3, "top_p": [1.0] * 3, "guidance": 1.0}
+    assert model.sampling_defaults == plain
+
+
+def test_a_picture_compressed_by_0_1_0_is_decoded(earlier):
+    model = haim_tf.load(EARLIER / "preset")
+    (image,) = decompress(model, [(EARLIER / "picture.haim").read_bytes()])
+    np.testing.assert_array_equal(image, earlier["images"][0])

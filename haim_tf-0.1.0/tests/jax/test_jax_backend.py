@@ -1,0 +1,81 @@
+"""The package under Keras' JAX backend, in an environment without tensorflow (`make test-jax`)."""
+
+import importlib.util
+import sys
+
+import keras
+import pytest
+
+pytestmark = pytest.mark.jax
+
+
+def test_environment_has_jax_and_no_tensorflow():
+    assert keras.backend.backend() == "jax"
+    assert importlib.util.find_spec("tensorflow") is None
+
+
+def test_import_needs_no_tensorflow():
+    import haim_tf
+
+    assert haim_tf.__version__
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_model_encodes_scores_and_trains():
+    import keras
+    import numpy as np
+
+    import haim_tf
+
+    keras.utils.set_random_seed(0)
+    network = {"width": 8, "blocks": 1}
+    level = {
+        "downsampling": 2,
+        "codebook_size": 8,
+        "code_dim": 4,
+        "width": 8,
+        "blocks": 1,
+        "decoder": network,
+    }
+    model = haim_tf.HierarchicalModel((8, 8, 1), [level], {**network, "attention": [0]}, num_classes=3)
+    images = np.random.default_rng(0).integers(0, 100, (16, 8, 8, 1)).astype("uint8")
+    labels = np.arange(16) % 3
+    before = model.bits_per_dim(images, labels, per_level=True)
+    np.testing.assert_allclose(before["level_1"] + before["prior"], before["total"], rtol=1e-5)
+    assert model.encode(images)[0].shape == (16, 4, 4)
+    by_label = model._run("_log_probs_by_label", images)[1]
+    np.testing.assert_allclose(
+        by_label[np.arange(16), labels], -before["prior"] * (64 * np.log(2)), rtol=1e-4
+    )
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(images, labels, batch_size=8, epochs=5, verbose=0)
+    assert model.bits_per_dim(images, labels).mean() < before["total"].mean()
+
+
+def test_masked_self_prediction_trains():
+    import keras
+    import numpy as np
+
+    import haim_tf
+
+    keras.utils.set_random_seed(0)
+    masked = {"kind": "masked_self_prediction", "window": 3, "bins": 8, "positions": 20}
+    masked |= {"teacher_width": 4, "teacher_blocks": 1}
+    autoencoder = haim_tf.DiscreteAutoencoder(2, 8, 4, 8, 1, channels=1, auxiliary=masked)
+    images = np.random.default_rng(0).uniform(-1, 0, (16, 8, 8, 1)).astype("float32")
+    autoencoder.compile(keras.optimizers.Adam(0.01))
+    losses = autoencoder.fit(images, batch_size=8, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    codes = autoencoder.encode(images)
+    assert autoencoder.reconstruct(codes).shape == autoencoder.sample(codes, seed=0).shape == images.shape
+
+
+def test_shipped_weights_give_the_figures_of_tensorflow():
+    import numpy as np
+
+    import haim_tf
+
+    images = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3)).astype("uint8")
+    # Printed by the same call under TensorFlow.
+    found = haim_tf.load("debug").bits_per_dim(images, [0, 9])
+    np.testing.assert_allclose(found, [11.483456, 11.495848], rtol=1e-4)

@@ -1,0 +1,147 @@
+"""What Keras offers around `fit` is checked as `fit(x, y)` is, and says little while it trains."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from haim_tf.data import Batches, ImageData
+from haim_tf.models import HierarchicalModel
+
+SHAPE = (4, 6, 1)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(256, size=(6, *SHAPE)).astype("uint8")
+LABELS = np.arange(6, dtype="int32") % 3
+NAMES = ["lion, king of beasts", "goldfish, Carassius auratus", "sea lion"]
+BAD = {
+    "0..1": (IMAGES / 255, LABELS, "multiply images in 0..1 by 255"),
+    "NaN": (IMAGES + np.nan, LABELS, "must be finite"),
+    "shape": (IMAGES[:, :2], LABELS, r"\(B, 4, 6, 1\)"),
+    "labels": (IMAGES, LABELS + 1, "labels must lie in 0..2"),
+    "no labels": (IMAGES, None, r"got None|\(images, labels\)"),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    level = {"downsampling": 2, "codebook_size": 5, "code_dim": 2, "width": 4, "blocks": 1}
+    decoder = {"width": 4, "blocks": 1, "condition_width": 4, "condition_blocks": 1}
+    model = HierarchicalModel(
+        SHAPE, [{**level, "decoder": decoder}], {"width": 4, "blocks": 1}, num_classes=3, mixtures=2
+    )
+    model.compile()
+    return model
+
+
+class Pairs(keras.utils.PyDataset):
+    """A good batch, then another one."""
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.batches = [(IMAGES[:3], LABELS[:3]), (images, labels) if labels is not None else images]
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def generator(images, labels):
+    for i in range(len(Pairs(images, labels))):
+        yield Pairs(images, labels)[i]
+
+
+def data_set(images, labels):
+    return tf.data.Dataset.from_tensor_slices((images, labels) if labels is not None else images).batch(3)
+
+
+WAYS = {
+    "validation arrays": lambda m, x, y: m.fit(IMAGES, LABELS, validation_data=(x, y), verbose=0),
+    "validation data set": lambda m, x, y: m.fit(IMAGES, LABELS, validation_data=data_set(x, y), verbose=0),
+    "validation PyDataset": lambda m, x, y: m.fit(IMAGES, LABELS, validation_data=Pairs(x, y), verbose=0),
+    "second batch of a PyDataset": lambda m, x, y: m.fit(Pairs(x, y), shuffle=False, verbose=0),
+    "generator": lambda m, x, y: m.fit(generator(x, y), steps_per_epoch=2, verbose=0),
+    "train_on_batch": lambda m, x, y: m.train_on_batch(x, y),
+    "test_on_batch": lambda m, x, y: m.test_on_batch(x, y),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_batches_are_refused_by_every_way_in(model, way, bad):
+    images, labels, message = BAD[bad]
+    with pytest.raises(ValueError, match=message):
+        WAYS[way](model, images, labels)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_good_batches_are_taken_by_every_way_in(model, way):
+    WAYS[way](model, IMAGES, LABELS)
+    WAYS[way](model, IMAGES.astype("float64"), LABELS[:, None].astype("int64"))
+
+
+def test_labels_may_be_a_list_or_a_column_everywhere(model):
+    expected = model.log_prob(IMAGES, LABELS)
+    forms = (LABELS.tolist(), LABELS[:, None], LABELS.astype("uint8"))
+    for labels in forms:
+        np.testing.assert_allclose(model.log_prob(IMAGES, labels), expected, rtol=1e-6)
+    for labels in forms:
+        model.fit(IMAGES, labels, validation_data=(IMAGES, labels), verbose=0)
+
+
+def test_a_dark_batch_among_others_is_no_mistake(model):
+    dark = np.concatenate([IMAGES[:3], np.full((3, *SHAPE), 0.4)]).astype("float32")
+    model.fit(data_set(dark, LABELS), verbose=0)
+    model.fit(dark, LABELS, batch_size=3, verbose=0)
+    speck = np.zeros((2, *SHAPE), "float32")
+    speck[0, 1, 1] = 1.0
+    assert np.isfinite(model.log_prob(speck, 0)).all()
+    with pytest.raises(ValueError, match="multiply images"):
+        model.log_prob(speck * 0.5, 0)
+
+
+def test_what_is_monitored_needs_no_mode(model):
+    stop = keras.callbacks.EarlyStopping(monitor="val_bits_per_dim", patience=50)
+    history = model.fit(
+        IMAGES, LABELS, validation_data=(IMAGES, LABELS), callbacks=[stop], epochs=3, verbose=0
+    ).history
+    assert stop.monitor_op(0.0, 1.0) and not stop.monitor_op(1.0, 0.0)
+    assert {"loss_prior", "gradient_norm_decoder_1", "val_loss_prior"} <= set(history)
+
+
+def test_the_bar_shows_few_figures(model, capsys):
+    model.fit(IMAGES, LABELS, validation_data=(IMAGES, LABELS), verbose=2)
+    shown = capsys.readouterr()
+    text = shown.out + shown.err
+    assert "bits_per_dim" in text and "val_loss" in text
+    assert "gradient_norm" not in text and "loss_prior" not in text and "perplexity" not in text
+
+
+def test_classes_of_data_go_by_their_names(model):
+    named = HierarchicalModel.from_config(model.get_config())
+    named.set_weights(model.get_weights())
+    named.class_names = NAMES
+    np.testing.assert_allclose(named.log_prob(IMAGES, ["goldfish"] * 6), named.log_prob(IMAGES, 1), rtol=1e-6)
+    np.testing.assert_array_equal(named.sample(2, "Carassius auratus"), named.sample(2, 1))
+    np.testing.assert_array_equal(named.sample(2, ["sea lion", "lion"]), named.sample(2, [2, 0]))
+    with pytest.raises(ValueError, match="did you mean 'goldfish, Carassius auratus'"):
+        named.sample(2, "goldfsh")
+    with pytest.raises(ValueError, match="have no names: labels must be integers, got 'lion'"):
+        model.sample(2, "lion")
+
+    seen = []
+    named.compile(run_eagerly=True)
+    losses = named.losses_and_statistics
+
+    def spy(images, labels=None, **options):
+        seen.extend(np.asarray(labels).tolist())
+        return losses(images, labels, **options)
+
+    named.losses_and_statistics = spy
+    data = ImageData(IMAGES, [0, 1] * 3, class_names=["Sea lion", "goldfish"])
+    named.fit(Batches(data, 6, shuffle=False, steps=1), shuffle=False, verbose=0)
+    assert seen == [2, 1] * 3
+    other = ImageData(IMAGES, [0, 1] * 3, class_names=["goldfish", "trumpet"])
+    with pytest.raises(ValueError, match="does not fit the model: there is no class 'trumpet'"):
+        named.fit(Batches(other, 6, steps=1), shuffle=False, verbose=0)

@@ -1,0 +1,102 @@
+"""Where weights came from: what a preset says when nobody tells it, and what survives copies and files."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+
+import haim_tf
+from haim_tf.models import WarmUp
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype("uint8")
+
+
+def metadata_of(model, tmp_path, name="saved"):
+    model.save_to_preset(tmp_path / name)
+    return haim_tf.presets.read(tmp_path / name)[1]
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    model = haim_tf.load("debug")
+    about = {"pretrained": True, "dataset": {"name": "Noise", "terms": "free"}}
+    model.save_to_preset(tmp_path / "base", metadata=about)
+    return haim_tf.load(tmp_path / "base")
+
+
+def test_a_fresh_model_is_not_pretrained_a_fitted_one_is(tmp_path):
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, mixtures=2)
+    assert metadata_of(model, tmp_path)["pretrained"] is False
+    model.compile()
+    model.fit(IMAGES[:, :4, :4, :1], verbose=0)
+    assert metadata_of(model, tmp_path, "fitted")["pretrained"] is True
+
+
+def test_a_fine_tuned_preset_says_what_from(pretrained, tmp_path):
+    names = [f"kind {i}" for i in range(3)]
+    model = haim_tf.load(tmp_path / "base", num_classes=3)
+    model.compile()
+    data = haim_tf.data.ImageData(IMAGES, np.arange(8) % 3, class_names=names, name="my pictures")
+    model.fit(haim_tf.data.Batches(data, 8, steps=1), shuffle=False, verbose=0)
+    metadata = metadata_of(model, tmp_path)
+    assert metadata["pretrained"] is True and metadata["class_names"] == names
+    assert metadata["training"]["fine-tuned from"].startswith("base (sha256 ")
+    assert "Noise; terms: free" in metadata["training"]["fine-tuned from"]
+    assert metadata["dataset"] == {"name": "my pictures"}
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "fine-tuned from: base" in card and "mean nothing" not in card
+
+
+def test_a_copy_says_what_of(pretrained, tmp_path):
+    metadata = metadata_of(pretrained, tmp_path)
+    assert metadata["pretrained"] is True and metadata["dataset"]["terms"] == "free"
+    assert metadata["training"]["copied from"].startswith("base (sha256 ")
+
+
+def test_it_survives_copies_and_files(pretrained, tmp_path):
+    pretrained.compile()
+    pretrained.fit(IMAGES, np.zeros(8, "int32"), verbose=0)
+    pretrained.save(tmp_path / "m.keras")
+    for other in (copy.deepcopy(pretrained), keras.saving.load_model(tmp_path / "m.keras")):
+        assert other.fitted is True and other.origin["name"] == "base"
+
+
+def test_the_default_optimizer_warms_up():
+    model = haim_tf.load("debug")
+    model.freeze("codes")
+    model.compile()
+    schedule = model.optimizer.get_config()["learning_rate"]
+    rates = [float(WarmUp(5e-4, 100)(step)) for step in (0, 49, 99, 500)]
+    np.testing.assert_allclose(rates, [5e-6, 2.5e-4, 5e-4, 5e-4], rtol=1e-6)
+    assert schedule["config"] == {"learning_rate": 5e-4, "steps": 100}
+    before = model.evaluate(IMAGES, np.zeros(8, "int32"), verbose=0, return_dict=True)["loss"]
+    for _ in range(10):
+        model.train_on_batch(IMAGES, np.zeros(8, "int32"))
+    after = model.evaluate(IMAGES, np.zeros(8, "int32"), verbose=0, return_dict=True)["loss"]
+    assert after < before
+
+
+@pytest.mark.parametrize(
+    "name, value, usual",
+    [("image_data_format", "channels_first", "channels_last"), ("floatx", "float64", "float32")],
+)
+def test_foreign_settings_of_keras_are_named(name, value, usual):
+    getattr(keras.config, f"set_{name}")(value)
+    try:
+        with pytest.raises(ValueError, match=f"keras.config.{name}.. must be '{usual}'.*got '{value}'"):
+            haim_tf.load("debug")
+    finally:
+        getattr(keras.config, f"set_{name}")(usual)
+
+
+def test_codes_that_leave_their_decoders_behind_are_warned_of(pretrained):
+    images = haim_tf.data.Batches(haim_tf.data.ImageData(IMAGES, np.zeros(8, int)), 8, steps=1)
+    pretrained.freeze("decoders")
+    pretrained.compile()
+    with pytest.warns(
+        UserWarning, match="codes of level 1 are trained, and decoder_1 and decoder_2, made for"
+    ):
+        pretrained.fit(images, shuffle=False, verbose=0)
+    assert not list(pretrained.left_behind(["decoder_1", "decoder_2", "prior"]))
+    assert not list(pretrained.left_behind(pretrained.parts))

@@ -1,0 +1,36 @@
+"""A compiled model in a `.keras` file: training goes on from it as if it had never been saved."""
+
+import warnings
+
+import keras
+import numpy as np
+
+import haim_tf
+
+
+def test_compiled_model_trains_on_after_loading(tmp_path):
+    model = haim_tf.HierarchicalModel(
+        image_shape=(8, 8, 1), levels=[], prior={"width": 4, "blocks": 1}, num_classes=8
+    )
+    model.compile(keras.optimizers.Adam(2e-3), clip_norm=0.5)
+    images = np.random.default_rng(0).integers(0, 256, (8, *model.image_shape), "uint8")
+    labels = np.arange(8)
+    model.fit(images, labels, batch_size=4, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded._clip_norm == 0.5
+    for ours, theirs in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert int(loaded.optimizer.iterations) == 2
+    for continued in (model, loaded):
+        continued.fit(images, labels, batch_size=4, shuffle=False, verbose=0)
+    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_uncompiled_model_stays_uncompiled(tmp_path):
+    model = haim_tf.load("debug")
+    model.save(tmp_path / "model.keras")
+    assert not keras.saving.load_model(tmp_path / "model.keras").compiled

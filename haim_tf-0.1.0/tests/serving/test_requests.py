@@ -1,0 +1,230 @@
+"""What the server accepts and refuses, and how batches are filled up; no Ray runs here."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "export"))
+from serving import exported, requests
+
+# An export of before it knew the model's own sampling values; and one that does.
+BEFORE = {"num_classes": 10, "codebook_sizes": [8, 19]}
+DESCRIPTION = {**BEFORE, "sampling": {"temperature": [0.9, 0.8], "top_p": [1.0, 1.0], "guidance": 2.0}}
+SAMPLE = {
+    "label": ("int32", ()),
+    "seed": ("int32", (2,)),
+    "temperature": ("float32", ()),
+    "top_p": ("float32", ()),
+}
+GUIDED = {**SAMPLE, "guidance": ("float32", ())}
+CODES = {"codes_2": ("int32", (2, 2)), "seed": ("int32", (2,))}
+IMAGE = {"image": ("uint8", (2, 2, 1))}
+BYTES = {"image_bytes": ("string", ())}
+
+
+def parse(body, inputs=SAMPLE, max_examples=4, description=DESCRIPTION):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return requests.parse(body, inputs, ["image", "image_bytes"], description, max_examples)
+
+
+def test_examples_are_arrays_of_the_signatures_types():
+    examples, names = parse(
+        {"instances": [{"label": 9, "seed": [0, -5], "temperature": 1}], "outputs": ["image"]}
+    )
+    assert names == ["image"]
+    (example,) = examples
+    assert {name: (x.dtype.name, x.shape) for name, x in example.items()} == SAMPLE
+    assert example["seed"].tolist() == [0, -5] and example["temperature"] == 1 and example["top_p"] == -1
+    assert parse({"instances": [{"label": 0, "seed": [0, 0]}]})[1] == ["image", "image_bytes"]
+    ((example,), _) = parse({"instances": [{"image_bytes": {"b64": "aGk="}}]}, BYTES)
+    assert example == {"image_bytes": b"hi"}
+
+
+GOOD = {"label": 1, "seed": [0, 1]}
+
+
+def test_the_models_own_sampling_values():
+    own = {"temperature": -1, "top_p": -1.0, "guidance": -1}
+    for instance in (GOOD, {**GOOD, **own}):
+        ((example,), _) = parse({"instances": [instance]}, GUIDED)
+        assert [example[name] for name in own] == [-1] * 3
+    ((example,), _) = parse({"instances": [{**GOOD, "guidance": 0}]}, GUIDED)
+    assert example["guidance"] == 0 and example["guidance"].dtype == np.float32
+    # An export of before.
+    ((example,), _) = parse({"instances": [GOOD]}, description=BEFORE)
+    assert example["temperature"] == example["top_p"] == 1
+    with pytest.raises(requests.RequestError, match="number from 0.0 to 100.0, got -1"):
+        parse({"instances": [{**GOOD, "temperature": -1}]}, description=BEFORE)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "must be JSON"),
+        (b"\xff\xfe", "must be JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"9" * 5000, "must be JSON"),
+        ([], "got \\[\\]"),
+        ({"instances": []}, "at least one example"),
+        ({"instances": [GOOD] * 5}, "at most 4 examples, got 5"),
+        ({"instances": [GOOD], "signature": "x"}, "unknown field 'signature'"),
+        ({"instances": [GOOD], "outputs": ["codes"]}, "outputs must be a list of image, image_bytes"),
+        ({"instances": [GOOD], "outputs": [{}]}, "outputs must be"),
+        ({"instances": [GOOD, 3]}, r"instances\[1\] must be an object, got 3"),
+        ({"instances": [{**GOOD, "lable": 1}]}, "unknown input 'lable'; the inputs are label, seed"),
+        ({"instances": [{"seed": [0, 1]}]}, "lacks label"),
+        ({"instances": [{**GOOD, "label": -1}]}, "label must be one int from 0 to 9, got -1"),
+        ({"instances": [{**GOOD, "label": 10}]}, "from 0 to 9, got 10"),
+        ({"instances": [{**GOOD, "label": 1.0}]}, "got 1.0"),
+        ({"instances": [{**GOOD, "label": True}]}, "got True"),
+        ({"instances": [{**GOOD, "label": None}]}, "got None"),
+        ({"instances": [{**GOOD, "label": 10**30}]}, "got 10"),
+        ({"instances": [{**GOOD, "label": "1"}]}, "got '1'"),
+        ({"instances": [{**GOOD, "seed": [0]}]}, r"of shape \[2\], ints from .*, got shape \[1\]"),
+        ({"instances": [{**GOOD, "seed": [0, [1]]}]}, "unequal lengths"),
+        ({"instances": [{**GOOD, "seed": [0, 2**31]}]}, "seed must be"),
+        ({"instances": [{**GOOD, "seed": [0, 10**30]}]}, "seed must be"),
+        ({"instances": [{**GOOD, "temperature": float("nan")}]}, "NaN is not a number in JSON"),
+        (
+            b'{"instances": [{"label": 1, "seed": [0, 1], "temperature": 1e999}]}',
+            "from 0.0 to 100.0, or -1 for the model's own, got inf",
+        ),
+        ({"instances": [{**GOOD, "temperature": -0.1}]}, "temperature must be one number"),
+        ({"instances": [{**GOOD, "temperature": [-1]}]}, r"got shape \[1\]"),
+        ({"instances": [{**GOOD, "top_p": 0}]}, "top_p must be one number"),
+        ({"instances": [{**GOOD, "guidance": 1}]}, "unknown input 'guidance'"),
+        ({"instances": [{**GOOD, "top_p": "high"}]}, "got 'high'"),
+    ],
+)
+def test_bad_requests_are_told_what_is_wrong(body, message):
+    with pytest.raises(requests.RequestError, match=message) as caught:
+        parse(body)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("inputs", "instance", "message"),
+    [
+        (CODES, {"codes_2": [[0, 1], [2, 19]], "seed": [0, 0]}, "from 0 to 18, got others among them"),
+        (CODES, {"codes_2": [[0] * 9] * 9, "seed": [0, 0]}, r"got shape \[9, 9\]"),
+        (IMAGE, {"image": [[[0], [256]], [[0], [0]]]}, "from 0 to 255"),
+        (IMAGE, {"image": [[[0], [0.5]], [[0], [0]]]}, "image must be of shape"),
+        (IMAGE, {"image": "aGk="}, r"got shape \[\]"),
+        (BYTES, {"image_bytes": "aGk="}, 'must be {"b64"'),
+        (BYTES, {"image_bytes": {"b64": "a"}}, "base64"),
+        (BYTES, {"image_bytes": {"b64": "ä"}}, "base64"),
+        (BYTES, {"image_bytes": {"b64": 3}}, "base64"),
+    ],
+)
+def test_bad_codes_and_pictures(inputs, instance, message):
+    with pytest.raises(requests.RequestError, match=message):
+        parse({"instances": [instance]}, inputs)
+
+
+def picture(form, size=(8, 8)):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")).save(
+        f := io.BytesIO(), form
+    )
+    return f.getvalue()
+
+
+def test_pictures_are_read_before_they_join_a_batch():
+    for form in ("PNG", "JPEG", "GIF"):
+        file = picture(form)
+        requests.check_picture(file)
+        with pytest.raises(requests.RequestError, match="cannot be read|must be"):
+            requests.check_picture(file[: len(file) // 2])
+    still = Image.fromarray(np.zeros((8, 8, 3), "uint8"))
+    other = Image.fromarray(np.full((8, 8, 3), 9, "uint8"))
+    still.save(moving := io.BytesIO(), "GIF", save_all=True, append_images=[other])
+    requests.check_picture(moving.getvalue())
+    for bad in (b"", b"GIF89a", b"BM12", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"):
+        with pytest.raises(requests.RequestError, match="picture|PNG"):
+            requests.check_picture(bad)
+    file = picture("PNG")
+    huge = file[:16] + (30_000).to_bytes(4, "big") * 2 + file[24:]
+    with pytest.raises(requests.RequestError, match="at most 4096 pixels a side, got 30000 by 30000"):
+        requests.check_picture(huge)
+
+
+def test_outputs_as_json():
+    assert requests.to_json(np.array([[1, 2]])) == [[1, 2]]
+    assert base64.b64decode(requests.to_json(b"hi")["b64"]) == b"hi"
+    assert requests.to_json(np.float32(0.5)) == 0.5
+
+
+@pytest.fixture(scope="module")
+def debug():
+    import haim_tf
+
+    model = haim_tf.load("debug")
+    model.sampling_defaults = {"temperature": [0.5, 0.4, 0.7], "top_p": [1.0, 1.0, 0.8]}
+    return model
+
+
+@pytest.fixture(scope="module")
+def exports(debug, tmp_path_factory):
+    from haim_tf import saved_model
+
+    folder = tmp_path_factory.mktemp("exports") / "debug"
+    saved_model.export(debug, folder, batch_sizes=[1, 2, 4], warmup=False, xla=False)
+    return folder
+
+
+def test_what_is_absent_is_sampled_as_the_model_samples(debug, exports):
+    model = exported.Exported(exports, 1, max_batch_size=1)
+    plain = {"temperature": 1.0, "top_p": 1.0}
+    drawn = []
+    for given in ({}, plain):
+        body = json.dumps({"instances": [{"label": 3, "seed": [0, 0], **given}]})
+        (example,), _ = requests.parse(body, model.inputs["sample"], ["image"], model.description, 1)
+        drawn.append(model.run("sample", [example])[0]["image"])
+        np.testing.assert_array_equal(drawn[-1], debug.sample(1, 3, seed=0, **given)[0])
+    assert (drawn[0] != drawn[1]).any()
+
+
+def test_batches_are_filled_up_to_compiled_sizes(debug, exports, monkeypatch):
+    model = exported.Exported(exports, 1, max_batch_size=3)
+    assert model.sizes == [1, 2]  # 4 is too large.
+    model = exported.Exported(exports, 1, max_batch_size=32)
+    sizes, encode = [], model._functions["encode"]
+    monkeypatch.setitem(
+        model._functions, "encode", lambda image: sizes.append(len(image)) or encode(image=image)
+    )
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), "uint8")
+    expected = debug.encode(images)
+    for count in (1, 2, 3, 4):
+        found = model.run("encode", [{"image": x} for x in images[:count]])
+        assert len(found) == count
+        for i, x in enumerate(found):
+            np.testing.assert_array_equal(x["codes_1"], expected[0][i])
+            np.testing.assert_array_equal(x["codes_2"], expected[1][i])
+    assert sizes == [1, 2, 4, 4]
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        exported.Exported(exports, 1, max_batch_size=0)
+
+
+def test_the_newest_complete_version(tmp_path):
+    assert exported.newest_version(tmp_path) is None
+    for name in ("2", "10", "latest", ".unfinished.x"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    (tmp_path / "11").mkdir()  # Still being copied.
+    assert exported.newest_version(tmp_path) == 10
+    with pytest.raises(ValueError, match="not written by haim_tf export"):
+        exported.Exported(tmp_path, 10, 32)
+
+
+def test_what_cannot_be_served_is_one_clear_line(tmp_path):
+    (tmp_path / "1").mkdir()
+    script = Path(__file__).resolve().parents[2] / "export/serve.py"
+    done = subprocess.run([sys.executable, script, f"--folder={tmp_path}"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "has no version folder" in done.stderr and done.stderr.count("\n") == 1

@@ -1,0 +1,169 @@
+"""The evidence script: its smoke mode end to end, resumed; the page; what counts as held."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+
+import haim_tf
+from haim_tf.data import ImageData
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments, folder):
+    script = ROOT / "benchmarks/evidence.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), "--smoke", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+
+
+@pytest.fixture
+def page(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import evidence_page
+
+    return evidence_page
+
+
+def test_smoke_mode_measures_resumes_and_writes_the_page(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 40), ("test", 16)):
+        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 16, 16, 3), "uint8")
+        arrays[f"y_{split}"] = np.arange(count) % 3
+    np.savez(tmp_path / "data.npz", **arrays)
+    flags = ["--data=data.npz", "--output=out", "--page=page.md"]
+    process = run(*flags, "--arms=masked_3,end_to_end,no_codes", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    masked, end_to_end, flat = (
+        json.loads((tmp_path / f"out/{arm}-0.json").read_text())
+        for arm in ("masked_3", "end_to_end", "no_codes")
+    )
+    assert set(masked) == set(end_to_end) == {"model", "codes", "samples"} and set(flat) == {
+        "model",
+        "samples",
+    }
+    assert masked["model"]["levels"]["level_1"]["error_auxiliary"] > 0
+    assert end_to_end["model"]["levels"]["level_1"]["error_auxiliary"] is None
+    assert "teacher_1" in masked["model"]["parameters"]
+    for figures in (masked, end_to_end):
+        assert figures["codes"]["error_best"] > 0
+    assert masked["samples"]["counts"] == [12, 12]
+    share = masked["samples"]["classification_accuracy_score"]
+    assert masked["samples"]["standard_error"] == pytest.approx((share * (1 - share) / 12) ** 0.5)
+    assert masked["samples"]["num_samples"] == 12
+    text = (tmp_path / "page.md").read_text()
+    assert f"{masked['model']['bits_per_dim']['total']:.3f}" in text
+    assert f"{flat['samples']['frechet_distance']:.3f}" in text
+    assert "![end_to_end](page/end_to_end_codes.png)" in text
+    assert (tmp_path / "page/no_codes_samples_sheet.png").is_file()
+
+    # The figures that are there are kept, and other settings are refused.
+    (tmp_path / "out/no_codes-0.json").write_text(json.dumps({**flat, "samples": {"recall": 0.123}}))
+    process = run(*flags, "--arms=no_codes", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "training" not in process.stdout
+    text = (tmp_path / "page.md").read_text()
+    assert "0.123" in text and "masked_3" not in text and text.count("# Evidence") == 1
+    process = run(*flags, '--set={"probe_steps": 3}', "--arms=no_codes", folder=tmp_path)
+    assert process.returncode != 0 and "other settings (probe_steps)" in process.stderr
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import evidence
+
+    yield evidence
+    for flag in flags.FLAGS.get_flags_for_module(evidence):
+        delattr(flags.FLAGS, flag.name)
+    del sys.modules["evidence"]
+
+
+def test_probes_find_what_codes_hold_and_nothing_else(evidence):
+    """Images dark above or below: codes tell which half, and nothing of labels that have no part in it."""
+    keras.utils.set_random_seed(0)
+    network = {"width": 4, "blocks": 1}
+    level = {"downsampling": 2, "codebook_size": 8, "code_dim": 4, "width": 8, "blocks": 1}
+    model = haim_tf.HierarchicalModel((8, 8, 1), [{**level, "decoder": network}], network, mixtures=2)
+    rng = np.random.default_rng(0)
+
+    def halves(count):
+        labels = rng.integers(2, size=count)
+        images = rng.integers(0, 20, (count, 8, 8, 1), "uint8")
+        for image, label in zip(images, labels, strict=True):
+            image[4 * label : 4 * label + 4] += 200
+        return ImageData(images, labels)
+
+    train, val = halves(200), halves(100)
+    found = evidence.measure_codes(model, {"level": level, "probe_steps": 150}, 0, train, val, None, None)
+    assert found["linear_probe"] > 0.95 and found["convolutional_probe"] > 0.95
+    variance = np.var(val.images / 127.5, axis=0).mean()
+    assert found["error_best"] < variance / 4
+    for data in (train, val):
+        data.labels[:] = rng.integers(2, size=len(data))
+    found = evidence.measure_codes(model, {"level": level, "probe_steps": 150}, 0, train, val, None, None)
+    assert 0.3 < found["linear_probe"] < 0.7 and 0.3 < found["convolutional_probe"] < 0.7
+
+
+def claim_runs(error, probe, shuffled, total, score, seeds=(0, 1)):
+    return {
+        s: {
+            "model": {
+                "bits_per_dim": {"total": total + s, "level_1": 3.0},
+                "levels": {"level_1": {"bits_per_dim_shuffled_codes": shuffled}},
+            },
+            "codes": {"error_best": error, "linear_probe": probe, "convolutional_probe": probe},
+            "samples": {"classification_accuracy_score": score},
+        }
+        for s in seeds
+    }
+
+
+def test_claims_are_judged_by_their_figures(page):
+    settings = {
+        "arms": {"feed_forward": {}, "masked_3": {"window": 3}, "masked_9": {"window": 9}, "no_codes": None}
+    }
+    runs = {
+        "feed_forward": claim_runs(0.02, 0.10, 3.16, 4.0, 0.05),
+        "masked_3": claim_runs(0.01, 0.01, 3.14, 4.0, 0.03),
+        "masked_9": claim_runs(0.04, 0.12, 3.5, 5.0, 0.07),
+        "no_codes": claim_runs(None, None, 0.0, 4.0, 0.04),
+    }
+    rows = [line for line in page.claims(runs, settings) if line.startswith("|")][2:]
+    assert [row.split("|")[-2].strip() for row in rows] == [
+        *("yes", "yes", "yes"),
+        *("yes", "yes", "yes"),
+        *("**no**", "yes", "**no**"),
+        *("yes", "**no**", "yes"),
+    ]
+    assert "0.160 | >= 0.150" in rows[3]
+    unmeasured = page.claims({**runs, "no_codes": {}}, settings)
+    assert sum("not measured" in row for row in unmeasured) == 6
+
+
+def test_the_repositorys_page_can_be_filled(page, tmp_path):
+    text = (ROOT / "docs/evidence.md").read_text()
+    assert text.count(page.BEGIN) == text.count(page.END) == 1
+    broken = tmp_path / "page.md"
+    broken.write_text("# Evidence\n")
+    judge = dict.fromkeys(("num_train", "num_val", "accuracy", "frechet_distance", "precision", "recall"), 1)
+    (tmp_path / "judge.json").write_text(json.dumps(judge))
+    settings = {
+        "arms": {},
+        "seeds": [0],
+        "level": {"downsampling": 4, "codebook_size": 8},
+        "image_shape": [8, 8, 1],
+        "training": {"batch_size": 2},
+        "code_steps": 1,
+        "decoder_steps": 1,
+    }
+    with pytest.raises(ValueError, match="must have each of these lines once"):
+        page.write(broken, tmp_path, settings)

@@ -1,0 +1,573 @@
+"""Training by recipe: the real path at toy size, and resuming as if nothing had happened."""
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import haim_tf
+from haim_tf import training
+from haim_tf.training import code_cache
+
+RECIPE = {
+    "model": {
+        "image_shape": [8, 8, 1],
+        "num_classes": 3,
+        "levels": [
+            {
+                "downsampling": 2,
+                "codebook_size": 8,
+                "code_dim": 4,
+                "width": 8,
+                "blocks": 1,
+                "decoder": {"width": 8, "blocks": 2, "dropout": 0.1, "condition_width": 8},
+            }
+        ],
+        "prior": {"width": 8, "blocks": 2, "attention": [0]},
+    },
+    "batch_size": 8,
+    "flip": True,
+    "holdout": 16,
+    "interval": 3,
+    "ema": 0.9,
+    "stages": [
+        {"train": ["codes"], "steps": 6, "learning_rate": 0.01},
+        {"train": ["decoders", "prior"], "steps": 9, "learning_rate": 0.01, "warmup": 2},
+    ],
+    "variants": {
+        "flat": {
+            "model": {
+                "image_shape": [8, 8, 1],
+                "num_classes": 3,
+                "levels": [],
+                "prior": {"width": 8, "blocks": 1},
+            },
+            "stages": [{"steps": 3, "learning_rate": 0.01}],
+        }
+    },
+}
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    rng = np.random.default_rng(0)
+    images = np.clip(rng.integers(0, 200, (96, 1, 1, 1)) + rng.integers(0, 40, (96, 8, 8, 1)), 0, 255)
+    np.savez(path, images=images.astype("uint8"), labels=rng.integers(0, 3, 96))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole_run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    model = training.train(training.read_recipe(RECIPE), data, folder, verbose=False)
+    return folder, model
+
+
+def rows_of(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_a_preset_a_log_and_pictures(whole_run, data):
+    folder, model = whole_run
+    loaded = haim_tf.load(str(folder / "preset"))
+    images, labels = np.load(data)["images"][:8], np.load(data)["labels"][:8]
+    np.testing.assert_allclose(loaded.log_prob(images, labels), model.log_prob(images, labels), rtol=1e-6)
+    assert (folder / "samples.png").stat().st_size > 100
+    assert (folder / "reconstructions.png").stat().st_size > 100
+    rows = rows_of(folder)
+    assert [(row["stage"], row["step"]) for row in rows] == [
+        ("0", "3"), ("0", "6"), ("1", "3"), ("1", "6"), ("1", "9"),
+    ]  # fmt: skip
+    assert float(rows[1]["holdout_loss_autoencoder_1"]) < float(rows[0]["holdout_loss_autoencoder_1"])
+    assert float(rows[-1]["holdout_bits_per_dim_total"]) < float(rows[2]["holdout_bits_per_dim_total"])
+    parts = [float(rows[-1][f"holdout_bits_per_dim_{name}"]) for name in ("level_1", "prior", "total")]
+    np.testing.assert_allclose(parts[0] + parts[1], parts[2], rtol=1e-6)
+    metadata = json.loads((folder / "preset" / "metadata.json").read_text())
+    assert metadata["pretrained"] and metadata["training"]["images_seen"] == [48, 72]
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4])
+def test_an_interrupted_run_goes_on_as_if_it_never_stopped(
+    whole_run, data, tmp_path, monkeypatch, stop_after
+):
+    _, expected = whole_run
+    saves = []
+    save = training.RunFolder.save
+
+    def save_then_die(self, model, stage, step, row=None):
+        save(self, model, stage, step, row)
+        saves.append((stage, step))
+        if len(saves) == stop_after:
+            raise KilledError
+
+    recipe = training.read_recipe(RECIPE)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.RunFolder, "save", save_then_die)
+        with pytest.raises(KilledError):
+            training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run" / "preset").exists()
+    model = training.train(recipe, data, tmp_path / "run", verbose=False)
+    for mine, other in zip(model.weights, expected.weights, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6, err_msg=mine.path)
+    assert len(rows_of(tmp_path / "run")) == 5
+
+
+def test_a_finished_run_is_not_trained_again(whole_run, data):
+    folder, expected = whole_run
+    before = (folder / "checkpoint.npz").read_bytes()
+    model = training.train(training.read_recipe(RECIPE), data, folder, verbose=False)
+    assert (folder / "checkpoint.npz").read_bytes() == before
+    np.testing.assert_array_equal(model.prior.last.kernel, expected.prior.last.kernel)
+
+
+def test_kill_9_in_the_middle_then_resume(whole_run, data, tmp_path):
+    _, expected = whole_run
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(RECIPE))
+    command = [sys.executable, "-m", "haim_tf", "train", f"--config={recipe}", f"--data={data}"]
+    command.append(f"--output={tmp_path / 'run'}")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 600
+    while not (tmp_path / "run" / "checkpoint.npz").exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "preset").exists()
+    model = training.train(training.read_recipe(recipe), data, tmp_path / "run", verbose=False)
+    for mine, other in zip(model.weights, expected.weights, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5, err_msg=mine.path)
+
+
+def test_training_in_stages_moves_only_what_the_stage_names(data, tmp_path):
+    recipe = training.read_recipe({**RECIPE, "stages": RECIPE["stages"][1:]})
+    keras.utils.set_random_seed(recipe["seed"])
+    fresh = haim_tf.HierarchicalModel(**recipe["model"])
+    trained = training.train(recipe, data, tmp_path / "run", verbose=False)
+    for mine, start in zip(trained.autoencoders[0].weights, fresh.autoencoders[0].weights, strict=True):
+        np.testing.assert_array_equal(mine, start, err_msg=mine.path)
+    moved = [
+        np.abs(np.asarray(a) - np.asarray(b)).max() > 0
+        for a, b in zip(trained.prior.weights, fresh.prior.weights, strict=True)
+    ]
+    assert all(moved)
+
+
+@pytest.mark.parametrize(
+    "stages, named",
+    [
+        # Together with the codes, then on: nothing is fresh by then but the prior.
+        ([["codes", "decoders"], ["decoders", "prior"]], [set(), {"prior"}]),
+        ([["codes"], ["prior"], ["decoder_1", "prior"]], [set(), {"prior"}, {"decoder_1"}]),
+        # Codes that nobody has trained have nothing to say.
+        ([["prior"], ["codes"]], [set(), set()]),
+    ],
+)
+def test_networks_first_trained_on_finished_codes_start_from_the_codebooks(
+    data, tmp_path, monkeypatch, stages, named
+):
+    seen = []
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "embed_by_codebooks", lambda self, *n: seen.append({*n}))
+    stages = [{"train": names, "steps": 3, "learning_rate": 0.01} for names in stages]
+    recipe = training.read_recipe({**RECIPE, "stages": stages})
+    training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert seen == named
+
+
+def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
+    stages = [
+        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["prior"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "crop": 4},
+    ]
+    seen, encoded = [], []
+    losses = haim_tf.HierarchicalModel.losses_and_statistics
+    encode_all = code_cache._encode_all
+
+    def spy(self, images, labels=None, codes=None, corner=None, training=False):
+        seen.append((images.shape[1:3], None if codes is None else [c.shape[1:] for c in codes]))
+        return losses(self, images, labels, codes, corner, training)
+
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
+    monkeypatch.setattr(code_cache, "_encode_all", lambda *args: encoded.append(1) or encode_all(*args))
+    recipe = training.read_recipe({**RECIPE, "stages": stages})
+    training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert [s for s, _ in itertools.groupby(seen)] == [
+        ((8, 8), None),
+        ((8, 8), [(4, 4)]),
+        ((4, 4), [(4, 4)]),
+    ]
+    assert len(encoded) == 1
+    # Each row holds what its stage trains, and nothing else.
+    held = [{name for name, x in row.items() if x and "holdout" in name} for row in rows_of(tmp_path / "run")]
+    assert held == [
+        {"holdout_loss_autoencoder_1"},
+        {"holdout_bits_per_dim_prior"},
+        {"holdout_bits_per_dim_level_1"},
+    ]
+
+
+def test_a_flat_model_learns_on_crops(data, tmp_path, monkeypatch):
+    model = {**RECIPE["model"], "levels": [], "prior": {"width": 8, "blocks": 2}}
+    stages = [{"train": ["prior"], "steps": 3, "learning_rate": 0.01, "crop": 4}]
+    losses, seen = haim_tf.HierarchicalModel.losses_and_statistics, []
+
+    def spy(self, images, *args, **kwargs):
+        seen.append(images.shape[1:3])
+        return losses(self, images, *args, **kwargs)
+
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
+    training.train(
+        training.read_recipe({**RECIPE, "model": model, "stages": stages}),
+        data,
+        tmp_path / "run",
+        verbose=False,
+    )
+    assert set(seen) == {(4, 4)}
+    assert haim_tf.load(tmp_path / "run" / "preset").sample(1, labels=0).shape == (1, 8, 8, 1)
+
+
+@pytest.mark.parametrize("train", [["prior"], ["decoder_1", "codes"], None])
+def test_crops_are_for_main_decoders(data, tmp_path, train):
+    stage = {"train": train, "steps": 3, "learning_rate": 0.01, "crop": 4}
+    with pytest.raises(ValueError, match="crop is for"):
+        training.train(training.read_recipe({**RECIPE, "stages": [stage]}), data, tmp_path / "run")
+
+
+def test_the_zoo_recipes_own_path_in_smoke_mode(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "images.npz",
+        images=rng.integers(0, 255, (40, 28, 28, 1)).astype("uint8"),
+        labels=np.arange(40) % 10,
+    )
+    for variant in (None, "flat"):
+        recipe = training.read_recipe("fashion_mnist28", variant=variant, smoke=True)
+        folder = tmp_path / (variant or "hierarchy")
+        model = training.train(recipe, tmp_path / "images.npz", folder, verbose=False)
+        assert model.num_levels == (0 if variant else 2)
+        assert (folder / "preset" / "model.weights.h5").exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batchsize": 3}, "batchsize"),
+        ({"stages": []}, "stages"),
+        ({"stages": [{"steps": 3}]}, "learning_rate"),
+        ({"stages": [{"steps": 4, "learning_rate": 1.0}]}, "multiple of interval 3, got .*'steps': 4"),
+        (
+            {"stages": [{"steps": 0, "learning_rate": 1.0}]},
+            "stage 1: steps must be an integer of at least 1, got 0",
+        ),
+    ],
+)
+def test_a_wrong_recipe_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        training.read_recipe({**RECIPE, **change})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batch_size": 0}, "a recipe's batch_size must be an integer of at least 1, got 0"),
+        ({"interval": 0}, "a recipe's interval must be an integer of at least 1, got 0"),
+        ({"flip": "yes"}, "a recipe's flip must be true or false, got 'yes'"),
+        ({"rare_codes_below": 2}, "a recipe's rare_codes_below must be .* got 2"),
+        ({"clip_norm": 0}, "a recipe's clip_norm must be a number above 0, got 0"),
+        ({"ema": 1.0}, "stage 1: ema must be .* got 1.0"),
+        ({"last": {"learning_rate": "fast"}}, "stage 2: learning_rate must be .* got 'fast'"),
+        ({"last": {"warmup": 10}}, r"stage 2: warmup must be an integer in 0\.\.9, got 10"),
+        ({"last": {"batch_size": 2.5}}, "stage 2: batch_size must be an integer of at least 1, got 2.5"),
+        ({"last": {"train": "prior"}}, "stage 2: train must be a list of part names, .*, got 'prior'"),
+    ],
+)
+def test_what_the_last_stage_would_fail_at_is_known_before_step_1(change, message):
+    change = dict(change)
+    last = change.pop("last", {})
+    stages = [RECIPE["stages"][0], {**RECIPE["stages"][1], **last}]
+    with pytest.raises(ValueError, match=message):
+        training.read_recipe({**RECIPE, "stages": stages, **change})
+
+
+def test_integers_of_numpy_s_types_are_as_good():
+    recipe = training.read_recipe({**RECIPE, "seed": np.int64(3), "batch_size": np.int32(8)})
+    assert json.loads(json.dumps(recipe))["seed"] == 3
+
+
+@pytest.mark.parametrize("crop", [3, 10])
+def test_crops_that_do_not_fit_are_known_before_step_1(data, tmp_path, crop):
+    decoder = {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "crop": crop}
+    recipe = training.read_recipe({**RECIPE, "stages": [RECIPE["stages"][0], decoder]})
+    with pytest.raises(ValueError, match=f"crop must be a multiple of 2, .* up to 8, got .*'crop': {crop}"):
+        training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_the_recipe_cannot_have_is_named(data, tmp_path):
+    for change in ({"depth": 3}, {"image_shape": None}):
+        recipe = training.read_recipe({**RECIPE, "model": {**RECIPE["model"], **change}})
+        with pytest.raises(ValueError, match="a recipe's model must be arguments of HierarchicalModel: "):
+            training.train(recipe, data, tmp_path / "run", verbose=False)
+
+
+def test_a_preset_that_could_not_be_written_is_known_before_step_1(data, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    recipe = training.read_recipe(RECIPE)
+    with training.RunFolder(tmp_path / "run", recipe):
+        (tmp_path / "run" / "preset").write_text("no folder")
+    monkeypatch.setattr(training.stages, "_train_stage", lambda *args: pytest.fail("it began"))
+    with pytest.raises(ValueError, match="preset exists"):
+        training.train(recipe, data, tmp_path / "run", verbose=False)
+
+
+def test_one_training_at_a_time_in_a_folder(data, tmp_path):
+    recipe, folder = training.read_recipe(RECIPE), tmp_path / "run"
+    holding = f"""
+import sys
+from haim_tf.training import RunFolder
+run = RunFolder({str(folder)!r}, {recipe!r})
+print("held", flush=True)
+sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="that no other training writes to, got .*run, where one is running"):
+        training.train(recipe, data, folder, verbose=False)
+    assert not (folder / "data.json").exists()
+    process.kill()
+    process.wait()
+    training.RunFolder(folder, recipe).close()
+    with training.RunFolder(folder, recipe):
+        with pytest.raises(ValueError, match="where one is running"):
+            training.RunFolder(folder, recipe)
+    training.RunFolder(folder, recipe).close()
+
+
+def test_a_disk_that_fills_up_in_training_is_one_line(data, tmp_path, full_disk):
+    recipe = training.read_recipe(RECIPE)
+    with full_disk(20_000), pytest.raises(ValueError, match="cannot write .*checkpoint.npz: .") as caught:
+        training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert "\n" not in str(caught.value)
+    assert not {"checkpoint.npz", "preset"} & set(os.listdir(tmp_path / "run"))
+    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
+
+
+def test_a_run_s_folder_may_be_a_link_and_its_data_relative(data, tmp_path, monkeypatch):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "run").symlink_to("far")
+    monkeypatch.chdir(data.parent)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = training.read_recipe({**RECIPE, "stages": [{"steps": 3, "learning_rate": 0.01}]})
+    training.train(recipe, data.name, "~/run", verbose=False)
+    assert (tmp_path / "run").is_symlink() and (tmp_path / "far" / "preset" / "model.weights.h5").exists()
+    assert json.loads((tmp_path / "far" / "data.json").read_text())["source"] == str(data)
+
+
+def test_unknown_variant_or_recipe():
+    with pytest.raises(ValueError, match="flat"):
+        training.read_recipe(RECIPE, variant="flatt")
+    with pytest.raises(FileNotFoundError, match="neither a file nor a zoo entry"):
+        training.read_recipe("no_such_model")
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(whole_run, data, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    recipe = training.read_recipe(RECIPE)
+    with pytest.raises(ValueError, match="not a training run"):
+        training.train(recipe, data, tmp_path, verbose=False)
+    assert os.listdir(tmp_path) == ["precious.txt"]
+    folder, _ = whole_run
+    with pytest.raises(ValueError, match="another recipe"):
+        training.train({**recipe, "seed": 1}, data, folder, verbose=False)
+    with pytest.raises(ValueError, match="resume"):
+        training.train(recipe, data, folder, resume=False, verbose=False)
+
+
+def test_a_damaged_checkpoint_is_named(whole_run, data, tmp_path):
+    recipe = training.read_recipe(RECIPE)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    whole = (whole_run[0] / "checkpoint.npz").read_bytes()
+    (tmp_path / "checkpoint.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        training.train(recipe, data, tmp_path, verbose=False)
+
+
+def test_crops_are_not_for_attention(data, tmp_path):
+    level = {**RECIPE["model"]["levels"][0], "decoder": {"width": 8, "blocks": 1, "attention": [0]}}
+    model = {**RECIPE["model"], "levels": [level]}
+    stage = {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "crop": 4}
+    with pytest.raises(ValueError, match="without attention"):
+        training.train(
+            training.read_recipe({**RECIPE, "model": model, "stages": [stage]}), data, tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_rare_codes_go_before_networks_learn(data, tmp_path, monkeypatch):
+    recipe = training.read_recipe({**RECIPE, "rare_codes_below": 0.9})
+    saves, save = [], training.RunFolder.save
+
+    def spy(self, model, stage, step, row=None):
+        save(self, model, stage, step, row)
+        saves.append((stage, model.codebook_sizes[0]))
+        if len(saves) == 4:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.RunFolder, "save", spy)
+        with pytest.raises(KilledError):
+            training.train(recipe, data, tmp_path / "run", verbose=False)
+    size = saves[-1][1]
+    # Two intervals with all codes, the end of the stage without the rare ones, and on with these.
+    assert 2 <= size < 8 and saves == [(0, 8), (0, 8), (1, size), (1, size)]
+    model = training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert model.codebook_sizes == [size]
+    assert haim_tf.load(tmp_path / "run" / "preset").codebook_sizes == [size]
+
+
+def test_batch_sizes_and_averages_are_a_stage_s_own(data, tmp_path, monkeypatch):
+    stages = [
+        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["prior"], "steps": 3, "learning_rate": 0.01, "batch_size": 16, "ema": 0.5},
+        {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "ema": None},
+    ]
+    seen, compiled = [], []
+    batches, compile_ = haim_tf.data.Batches, haim_tf.HierarchicalModel.compile
+
+    def spy(data, batch_size, **kwargs):
+        seen.append(batch_size)
+        return batches(data, batch_size, **kwargs)
+
+    def spy_compile(self, optimizer, **kwargs):
+        compiled.append(optimizer.ema_momentum if optimizer.use_ema else None)
+        compile_(self, optimizer, **kwargs)
+
+    monkeypatch.setattr(haim_tf.data, "Batches", spy)
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "compile", spy_compile)
+    training.train(training.read_recipe({**RECIPE, "stages": stages}), data, tmp_path / "run", verbose=False)
+    assert seen == [8, 16, 8]
+    assert compiled == [None, 0.5, None]
+    metadata = json.loads((tmp_path / "run" / "preset" / "metadata.json").read_text())
+    assert metadata["training"]["images_seen"] == [24, 48, 24]
+
+
+def test_an_average_reaches_back_a_tenth_of_the_steps_at_most():
+    variable = keras.Variable([0.0])
+    optimizer = training.stages.AveragingAdam(1.0, use_ema=True, ema_momentum=0.99)
+    optimizer.build([variable])
+    values, average = [], 0.0
+    for step in range(1, 300):
+        optimizer.apply([keras.ops.ones((1,))], [variable])
+        values.append(float(variable[0]))
+        momentum = min(0.99, (1 + step) / (10 + step)) if step > 1 else 0.0
+        average = momentum * average + (1 - momentum) * values[-1]
+    optimizer.finalize_variable_values([variable])
+    np.testing.assert_allclose(float(variable[0]), average, rtol=0.02)
+    again = type(optimizer).from_config(optimizer.get_config())
+    assert again.get_config()["ema_momentum"] == 0.99
+
+
+@pytest.mark.parametrize("worse", ["averaged", "last"])
+def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypatch, worse):
+    figures = training.held_out.HeldOut.figures
+    calls = []
+
+    def rigged(self, model):
+        calls.append(model.prior.last.bias.numpy().copy())
+        found = figures(self, model)
+        # The last call of a stage is that of the averaged weights.
+        return {name: (len(calls) == 2) == (worse == "averaged") and 2.0 or 1.0 for name in found}
+
+    monkeypatch.setattr(training.held_out.HeldOut, "figures", rigged)
+    stage = {"train": ["prior"], "steps": 3, "learning_rate": 0.05}
+    recipe = training.read_recipe({**RECIPE, "ema": 0.9, "stages": [stage]})
+    model = training.train(recipe, data, tmp_path / "run", verbose=False)
+    last, averaged = calls
+    assert np.abs(last - averaged).max() > 0
+    np.testing.assert_allclose(model.prior.last.bias, last if worse == "averaged" else averaged, rtol=1e-6)
+
+
+def test_a_diverging_run_stops_with_its_last_finite_checkpoint(data, tmp_path):
+    stages = [
+        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["decoder_1"], "steps": 3, "learning_rate": 1e18},
+    ]
+    recipe = training.read_recipe({**RECIPE, "ema": None, "clip_norm": None, "stages": stages})
+    with pytest.raises(ValueError, match="out of bounds in stage 2, by step 3.*lower learning_rate"):
+        training.train(recipe, data, tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run" / "preset").exists()
+    with np.load(tmp_path / "run" / "checkpoint.npz") as saved:
+        assert json.loads(str(saved["meta"]))["position"] == {"stage": 1, "step": 0}
+        assert all(np.isfinite(saved[name]).all() for name in saved.files if name != "meta")
+
+
+def with_names(path, tmp_path, names, labels=None):
+    with np.load(path) as saved:
+        images, known = saved["images"], saved["labels"]
+    np.savez(
+        tmp_path / "named.npz", images=images, labels=known if labels is None else labels, class_names=names
+    )
+    return tmp_path / "named.npz"
+
+
+@pytest.mark.parametrize(
+    "names, labels, message",
+    [
+        (["a", "b"], 0, "num_classes=3, but .* has 2 classes: a, b"),
+        (["a", "b", "c", "d"], 3, "num_classes=3, but .* has 4 classes"),
+    ],
+)
+def test_other_classes_than_the_recipe_s_are_refused_before_step_1(data, tmp_path, names, labels, message):
+    source = with_names(data, tmp_path, names, np.full(96, labels))
+    with pytest.raises(ValueError, match=message):
+        training.train(training.read_recipe(RECIPE), source, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unconditional_recipe_leaves_labels_out(data, tmp_path):
+    model = {**RECIPE["model"], "num_classes": None}
+    stage = {"steps": 3, "learning_rate": 0.01}
+    recipe = training.read_recipe({**RECIPE, "model": model, "stages": [stage]})
+    model = training.train(recipe, with_names(data, tmp_path, ["a", "b", "c"]), tmp_path / "run")
+    assert model.num_classes is None and model.class_names is None
+    assert "holdout_bits_per_dim_total" in rows_of(tmp_path / "run")[0]
+
+
+def test_a_run_stays_with_its_data(whole_run, data, tmp_path):
+    folder, _ = whole_run
+    recipe = training.read_recipe(RECIPE)
+    with np.load(data) as saved:
+        images, labels = saved["images"].copy(), saved["labels"]
+    np.savez(tmp_path / "moved.npz", images=images, labels=labels)
+    training.train(recipe, tmp_path / "moved.npz", folder, verbose=False)
+    images[5] = 255 - images[5]
+    np.savez(tmp_path / "other.npz", images=images, labels=labels)
+    before = (folder / "preset" / "metadata.json").read_bytes()
+    for source in (tmp_path / "other.npz", with_names(data, tmp_path, ["a", "b", "c"])):
+        with pytest.raises(ValueError, match="run on other data"):
+            training.train(recipe, source, folder, verbose=False)
+    assert (folder / "preset" / "metadata.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", [-1, 3_000_000_000, 1.5, True])
+def test_a_seed_that_nothing_can_draw_with_is_refused(seed):
+    with pytest.raises(ValueError, match="seed must be an integer in 0..2147483647"):
+        training.read_recipe({**RECIPE, "seed": seed})
