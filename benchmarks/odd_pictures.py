@@ -3,11 +3,12 @@
     python benchmarks/odd_pictures.py --model=plant_village128 --data=leaves --output=odd.json \\
         --others=tiny_imagenet64,fashion_mnist --picture=odd.png
 
-Ordinary pictures are held-out ones of the model's own kind. Odd are pictures of other data sets, brought to the
-model's size, and the ordinary ones with a square patch of another one pasted in, or filled with the mean colour.
-Scores are bits/dim, labels summed over: `total`, level by level, `codes` (every level but the pixels), and `total
-- PNG`, bits/dim less those of the picture's PNG file (Serra et al. 2020: simple pictures are likely under any
-model). The area is the probability that an odd picture has the higher score, a half where the score tells nothing.
+Ordinary pictures are held-out ones of the model's own kind. Odd are pictures of other data sets, brought
+to the model's size, and the ordinary ones with a square patch of another one pasted in, or filled with the
+mean colour. Scores are bits/dim, labels summed over: `total`, level by level, `codes` (every level but the
+pixels), and `total - PNG`, bits/dim less those of the picture's PNG file (Serra et al. 2020: simple
+pictures are likely under any model). The area is the probability that an odd picture has the higher score,
+a half where the score tells nothing.
 """
 
 import io
@@ -105,8 +106,8 @@ def png_bits(images):
 
 
 def roc_auc(inside, outside):
-    """The area under the ROC curve of a score that is to be higher outside: the share of pairs in which it is,
-    of equal ones a half."""
+    """The area under the ROC curve of a score that is to be higher outside: the share of pairs in which it is
+    (equal ones count half)."""
     ordered = np.sort(inside)
     below, up_to = (np.searchsorted(ordered, outside, side=side) for side in ("left", "right"))
     return float((below + up_to).mean() / (2 * len(inside)))

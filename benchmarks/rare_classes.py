@@ -2,11 +2,12 @@
 
     python benchmarks/rare_classes.py --model=plant_village128 --data=leaves --output=rare.json
 
-The small classifier (see `haim_tf.evaluation.small_classifier`) learns the training images at `--size` pixels, for
-the same steps, in three ways: `real`, as they are; `oversampled`, the images of the rarest classes repeated until
-each has as many as the median class; `samples`, filled up to that number with samples of the model instead. Recall
-is of the validation images of the rarest classes together, accuracy of all validation images. Standard errors are
-of the mean over trainings with different seeds; that of a share of so few images (binomial) stands beside it.
+The small classifier (see `haim_tf.evaluation.small_classifier`) learns the training images at `--size`
+pixels, for the same steps, in three ways: `real`, as they are; `oversampled`, the images of the rarest
+classes repeated until each has as many as the median class; `samples`, filled up to that number with
+samples of the model instead. Recall is of the validation images of the rarest classes together, accuracy
+of all validation images. Standard errors are of the mean over trainings with different seeds; that of a
+share of so few images (binomial) stands beside it.
 """
 
 import numpy as np

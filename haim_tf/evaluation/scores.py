@@ -76,8 +76,8 @@ def score(
 
 
 def marginal_log_probs(model: HierarchicalModel, images: ArrayLike, batch_size: int = 64) -> np.ndarray:
-    """What a model says of images whose labels are unknown: log p of each level given the codes above it, finest
-    first, and of the top codes, float64 `(B, L + 1)`, nats. Labels are equally likely and summed over.
+    """What a model says of images whose labels are unknown, nats, float64 `(B, L + 1)`: log p of each level
+    given the codes above it, finest first, and of the top codes. Labels are equally likely and summed over.
 
     Args:
         model: a `HierarchicalModel`, class-conditional or not.

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MODEL = "HierarchicalModel"
-CONFIG, WEIGHTS, METADATA, CARD = "config.json", "model.weights.h5", "metadata.json", "README.md"
+# The files of a folder.
+CONFIG = "config.json"
+WEIGHTS = "model.weights.h5"
+METADATA = "metadata.json"
+CARD = "README.md"
 
 
 def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]:
