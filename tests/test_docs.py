@@ -1,9 +1,11 @@
 """The documentation: snippets run, the reference has every name, tables every key, links lead somewhere."""
 
+import configparser
 import importlib
 import inspect
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +133,14 @@ def test_the_reference_s_first_page_has_every_name_of_the_package():
 @pytest.mark.parametrize("page", sorted((ROOT / "docs/reference").glob("*.md")), ids=lambda path: path.stem)
 def test_the_site_shows_every_page_of_the_reference(page):
     assert f"- reference/{page.name}\n" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+def test_the_site_s_environment_is_what_the_extra_says():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    wanted = config["options.extras_require"]["docs"].split()
+    (line,) = re.findall(r"\$\(VENV_DOCS\)/bin/python -m pip install (.*)", (ROOT / "Makefile").read_text())
+    assert shlex.split(line) == wanted
 
 
 # The page on recipes ---------------------------------------------------------------------------------------
