@@ -1,7 +1,7 @@
 """What MkDocs is told beyond mkdocs.yml.
 
-The start page is the README, the gallery is made of the zoo's folders, files of the repository that pages
-link to (cards, pictures, scripts) come along, and examples in docstrings are code.
+The start page is the README, notebooks are pages, the gallery is made of the zoo's folders, files of the
+repository that pages link to (cards, pictures, scripts) come along, and examples in docstrings are code.
 """
 
 import json
@@ -20,6 +20,8 @@ def on_files(files, config):
     """Adds the pages that are made of something else, and then whatever they and their like link to."""
     files.append(File.generated(config, "index.md", abs_src_path=str(ROOT / "README.md")))
     files.append(File.generated(config, "gallery.md", content=gallery()))
+    for path in sorted(ROOT.glob("docs/tutorials/*.ipynb")):
+        files.append(File.generated(config, f"tutorials/{path.stem}.md", content=notebook(path)))
     pages = list(files.documentation_pages())
     while pages:
         page = pages.pop()
@@ -72,6 +74,23 @@ def gallery():
         for file, caption in metadata["pictures"].items():
             lines += ["", f"![{name}](zoo/{name}/{file})", "", f"*{caption}*"]
     return "\n".join(lines) + "\n"
+
+
+def notebook(path):
+    """A notebook as Markdown, with the outputs that it was executed with."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in cell.get("outputs", ()):
+            shown = output.get("data", {})
+            if "image/png" in shown:
+                data = "".join(shown["image/png"]).replace("\n", "")
+                parts.append(f'<img alt="what the code above draws" src="data:image/png;base64,{data}">')
+            else:
+                said = "".join(output.get("text") or shown["text/plain"])
+                parts.append(f"```text\n{said}\n```")
+    return "\n\n".join(parts) + f"\n\n[This page as a notebook]({path.name})\n"
 
 
 class Examples(griffe.Extension):

@@ -109,6 +109,33 @@ def test_snippets_run_as_they_stand(name, place):
     run(name, place, {})
 
 
+# Notebooks --------------------------------------------------------------------------------------------------
+
+NOTEBOOKS = sorted((ROOT / "docs/tutorials").glob("*.ipynb"))
+
+
+def code_of(path):
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_as_they_were_executed_and_small(path):
+    assert [cell["execution_count"] for cell in code_of(path)] == list(range(1, len(code_of(path)) + 1))
+    outputs = [output for cell in code_of(path) for output in cell["outputs"]]
+    assert outputs and not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert path.stat().st_size < 1_000_000
+    assert f"- tutorials/{path.stem}.md\n" in (ROOT / "mkdocs.yml").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    for cell in code_of(path):
+        exec(compile("".join(cell["source"]), str(path), "exec"), found)
+
+
 # The reference ---------------------------------------------------------------------------------------------
 
 
@@ -123,6 +150,23 @@ def test_the_reference_has_every_public_name():
     for name in listed:
         package, _, attribute = name.partition(".")
         assert hasattr(importlib.import_module(f"haim_tf.{package}"), attribute)
+
+
+def test_every_public_name_has_an_example():
+    """But for constants, and for the base classes: docs/parts.md shows one of those at work."""
+    packages = [name for name in haim_tf.__all__ if inspect.ismodule(getattr(haim_tf, name))]
+    lacking = {
+        f"{package}.{name}"
+        for package in packages
+        for name in getattr(haim_tf, package).__all__
+        if callable(part := getattr(getattr(haim_tf, package), name))
+        and not re.search(r"^ *Example:\n +>>> ", part.__doc__ or "", re.M)
+    }
+    assert lacking == {
+        "likelihoods.Likelihood",
+        "networks.AutoregressiveNetwork",
+        "networks.AuxiliaryDecoder",
+    }
 
 
 def test_the_reference_s_first_page_has_every_name_of_the_package():

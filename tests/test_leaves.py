@@ -19,21 +19,24 @@ ROOT = Path(__file__).parents[1]
 def benchmark(monkeypatch):
     """`benchmark(name)` imports a script; `benchmark(name, *flags)` runs it as well."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    made = []
+    made = {}
 
     def run(name, *arguments):
-        spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)  # By which absl tells whose flags are whose.
-        spec.loader.exec_module(module)
-        made.append(module)
+        if name not in made:
+            spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
+            made[name] = module = importlib.util.module_from_spec(spec)
+            monkeypatch.setitem(sys.modules, name, module)  # By which absl tells whose flags are whose.
+            spec.loader.exec_module(module)
         if arguments:
+            flags.FLAGS.unparse_flags()
+            for flag in flags.FLAGS.get_flags_for_module(made[name]):
+                flag.unparse()
             flags.FLAGS([name, *arguments])
-            module.main([name])
-        return module
+            made[name].main([name])
+        return made[name]
 
     yield run
-    for module in made:
+    for module in made.values():
         for flag in flags.FLAGS.get_flags_for_module(module):
             delattr(flags.FLAGS, flag.name)
     flags.FLAGS.unparse_flags()

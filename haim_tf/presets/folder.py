@@ -44,7 +44,12 @@ def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]
 
 
 def find(name_or_folder: str | os.PathLike) -> Path:
-    """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`."""
+    """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`.
+
+    Example:
+        >>> find("debug").name
+        'debug'
+    """
     if not isinstance(name_or_folder, (str, os.PathLike)):
         raise ValueError(f"a model is a name or a preset folder, got {name_or_folder!r}")
     names = list_models()
@@ -64,7 +69,13 @@ def find(name_or_folder: str | os.PathLike) -> Path:
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`."""
+    """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`.
+
+    Example:
+        >>> arguments, metadata = read(find("debug"))
+        >>> arguments["image_shape"], metadata["name"]
+        ([16, 16, 3], 'debug')
+    """
     config, metadata = (_read_json(folder / name) for name in (CONFIG, METADATA))
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
@@ -82,7 +93,12 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def is_pretrained(folder: Path) -> bool:
-    """Whether a preset's weights are here (in its folder, or downloaded), and trained ones."""
+    """Whether a preset's weights are here (in its folder, or downloaded), and trained ones.
+
+    Example:
+        >>> is_pretrained(find("debug"))
+        False
+    """
     metadata = read(folder)[1]
     return bool(weights_path(folder, metadata).is_file() and metadata.get("pretrained"))
 

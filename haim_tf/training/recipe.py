@@ -74,6 +74,10 @@ def read_recipe(source, variant=None, smoke=False):
 
     Raises:
         ValueError, FileNotFoundError: not a recipe, unknown or missing keys.
+
+    Example:
+        >>> read_recipe("fashion_mnist28", variant="flat")["seed"]
+        0
     """
     if not isinstance(source, dict):
         source = read_json(_find_recipe(source))

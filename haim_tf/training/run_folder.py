@@ -42,6 +42,12 @@ class RunFolder:
     Raises:
         ValueError: the folder holds something else, may not be gone on with, or cannot be written, or another
             process trains in it.
+
+    Example:
+        >>> recipe = read_recipe("fashion_mnist28")
+        >>> with RunFolder("runs/mine", recipe) as run:
+        ...     print(run.position)
+        {'stage': 0, 'step': 0}
     """
 
     def __init__(self, folder, recipe, resume=True, writes=True, data=None):

@@ -42,6 +42,11 @@ def train(recipe, source, output, split="train", resume=True, verbose=True, stra
         ValueError: a folder that holds something else, or the run of another recipe or other data; data that
             does not fit the recipe; a strategy that cannot be had here; a loss that is no longer finite (the
             last finite checkpoint stays).
+
+    Example:
+        >>> recipe = read_recipe("fashion_mnist28", smoke=True)
+        >>> model = train(recipe, "fashion_mnist", "runs/mine")
+        >>> model = haim_tf.load("runs/mine/preset")
     """
     strategy = strategies.strategy_named(strategy)
     chief = strategies.is_chief(strategy)
