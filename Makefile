@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 VENV_JAX := .venv-jax
+VENV_DOCS := .venv-docs
 BIN := $(VENV)/bin
 PACKAGING := setup.cfg pyproject.toml
 
-.PHONY: samples test test-slow test-jax lint format release clean
+.PHONY: samples test test-slow test-jax lint format docs release clean
 
 samples: $(VENV)/.installed
 	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
@@ -33,8 +34,11 @@ release: $(VENV)/.installed-test
 	$(BIN)/python -m build
 	for package in dist/*; do PYTHON=$(PYTHON) .ci/smoke $$package || exit 1; done
 
+docs: $(VENV_DOCS)/.installed
+	$(VENV_DOCS)/bin/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(VENV_JAX) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis samples.png
+	rm -rf $(VENV) $(VENV_JAX) $(VENV_DOCS) site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis samples.png
 
 # The pip that Python 3.10 brings may be too old for editable installs without a setup.py.
 %/.pip:
@@ -49,6 +53,11 @@ $(VENV)/.installed: $(VENV)/.pip $(PACKAGING)
 $(VENV)/.installed-test: $(VENV)/.pip $(PACKAGING)
 	$(BIN)/python -m pip install --editable ".[test]"
 	touch $@ $(VENV)/.installed
+
+# What is documented is read, not imported: none of the package's own dependencies.
+$(VENV_DOCS)/.installed: $(VENV_DOCS)/.pip $(PACKAGING) Makefile
+	$(VENV_DOCS)/bin/python -m pip install mkdocs-material "mkdocstrings[python]"
+	touch $@
 
 # No tensorflow here, hence no dependencies from setup.cfg.
 $(VENV_JAX)/.installed: $(VENV_JAX)/.pip $(PACKAGING) Makefile

@@ -57,18 +57,20 @@ def make_inputs(network, shape, batch_size, seed=0):
     return integers(head.num_values, batch_size, *shape, *head.element_shape), conditioning
 
 
-def forward_operations(network, shape):
+def forward_operations(network, shape, crop=None):
     """Floating point operations of the products in one grid's forward pass, of unmasked taps only.
 
-    `shape` is the grid's; attention counts the pairs that the mask leaves.
+    `shape` is the grid's; attention counts the pairs that the mask leaves. Of a network that sees only a
+    square of side `crop` of it, the codes are still read as a whole.
     """
-    positions = int(np.prod(shape))
+    whole = int(np.prod(shape))
+    positions = whole if crop is None else crop**2
     total = 0
     for weight in network.trainable_variables:
         if weight.ndim < 2 or "embed" in weight.path:
             continue
         coarse = "read_codes" in weight.path or "upsample" in weight.path
-        places = positions // network.upsampling**2 if coarse else positions
+        places = whole // network.upsampling**2 if coarse else positions
         if "from_vector" in weight.path:
             places = 1
         # Every weight takes part in one multiplication and one addition a place.

@@ -114,6 +114,12 @@ def decompress(
         ValueError: no file of this format, one that is damaged or truncated, one of another model or other
             weights; pixels that differ from those compressed, as where another machine's arithmetic gives
             other floats. No wrong picture is ever returned.
+
+    Example:
+        >>> model = haim_tf.load("debug")
+        >>> images = model.sample(2, labels=0)
+        >>> decompress(model, compress(model, images))[0].shape
+        (16, 16, 3)
     """
     require_tensorflow("decompression")
     names = [f"file {i}" for i in range(len(files))] if names is None else names
@@ -155,7 +161,12 @@ def decompress(
 
 
 def fingerprint(model: HierarchicalModel) -> bytes:
-    """8 bytes that tell models apart: the start of the SHA-256 of configuration, precision and weights."""
+    """8 bytes that tell models apart: the start of the SHA-256 of configuration, precision and weights.
+
+    Example:
+        >>> len(fingerprint(haim_tf.load("debug")))
+        8
+    """
     config = {key: value for key, value in model.get_config().items() if key in model._arguments}
     described = json.dumps([config, model.dtype_policy.name], sort_keys=True)
     digest = hashlib.sha256(described.encode())

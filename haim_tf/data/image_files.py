@@ -86,6 +86,10 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
         ValueError: a file that is no image, or one that needs more than `channels`: 1 for grey, 3 for colour
             (palettes too); with transparency, several pictures (animations, pages), more than 8 bits per
             channel, or of a format of which that cannot be told.
+
+    Example:
+        >>> read_image("leaf.png", channels=3).shape
+        (256, 256, 3)
     """
     from PIL import Image
 

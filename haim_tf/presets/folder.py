@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MODEL = "HierarchicalModel"
-CONFIG, WEIGHTS, METADATA, CARD = "config.json", "model.weights.h5", "metadata.json", "README.md"
+# The files of a folder.
+CONFIG = "config.json"
+WEIGHTS = "model.weights.h5"
+METADATA = "metadata.json"
+CARD = "README.md"
 
 
 def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]:
@@ -43,6 +47,10 @@ def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
     """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`.
 
     One on the hub is downloaded, with `weights` where these are wanted too.
+
+    Example:
+        >>> find("debug").name
+        'debug'
     """
     if not isinstance(name_or_folder, (str, os.PathLike)):
         raise ValueError(f"a model must be a name or a preset folder, got {name_or_folder!r}")
@@ -67,7 +75,13 @@ def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`."""
+    """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`.
+
+    Example:
+        >>> arguments, metadata = read(find("debug"))
+        >>> arguments["image_shape"], metadata["name"]
+        ([16, 16, 3], 'debug')
+    """
     config, metadata = (_read_json(folder / name) for name in (CONFIG, METADATA))
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
@@ -85,7 +99,12 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def is_pretrained(folder: Path) -> bool:
-    """Whether a preset's weights are here (in its folder, or downloaded), and trained ones."""
+    """Whether a preset's weights are here (in its folder, or downloaded), and trained ones.
+
+    Example:
+        >>> is_pretrained(find("debug"))
+        False
+    """
     metadata = read(folder)[1]
     return bool(weights_path(folder, metadata).is_file() and metadata.get("pretrained"))
 

@@ -91,7 +91,11 @@ def check_savable(
     overwrite: bool = False,
 ) -> None:
     """Raises what `save_to_preset` would with these arguments, but for a full disk, and writes
-    nothing: before long work whose result is to be saved."""
+    nothing: before long work whose result is to be saved.
+
+    Example:
+        >>> check_savable(haim_tf.load("debug"), "my_model")
+    """
     _prepared(model, folder, metadata, precision, overwrite)
 
 
@@ -146,6 +150,9 @@ def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None
 
     Raises:
         ValueError, FileNotFoundError: no preset, or what JSON cannot hold.
+
+    Example:
+        >>> rewrite_metadata("my_model", {"description": "Leaves at 16x16."})
     """
     folder = files.absolute(folder)
     arguments, metadata = read(folder)

@@ -17,6 +17,8 @@ from haim_tf.models.inputs import check_codes_have_auxiliary
 from haim_tf.saved_model.program import Program
 from haim_tf.saved_model.warmup import warmup_request
 
+__all__ = ["export"]
+
 DTYPES = ("float32", "bfloat16", "float16")
 BATCH_SIZES = (1, 8, 32)
 DESCRIPTION = "haim_tf.json"

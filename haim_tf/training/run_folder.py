@@ -12,6 +12,7 @@ import numpy as np
 from haim_tf import files
 from haim_tf.data import save_grid
 from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
+from haim_tf.training.recipe import DEFAULTS
 
 LOCK = "lock"
 
@@ -42,6 +43,12 @@ class RunFolder:
     Raises:
         ValueError: the folder holds something else, may not be gone on with, or cannot be written, or another
             process trains in it.
+
+    Example:
+        >>> recipe = read_recipe("fashion_mnist28")
+        >>> with RunFolder("runs/mine", recipe) as run:
+        ...     print(run.position)
+        {'stage': 0, 'step': 0}
     """
 
     def __init__(self, folder, recipe, resume=True, writes=True, data=None):
@@ -116,7 +123,9 @@ class RunFolder:
         except OSError as error:
             raise ValueError(f"cannot write {self.folder}: {error.strerror or error}") from error
         if recipe_file.exists():
-            if read_json(recipe_file) != recipe:
+            # A run of an older version knew fewer keys, which had what are the defaults now.
+            known = {key: value for key, value in DEFAULTS.items() if key in recipe}
+            if {**known, **read_json(recipe_file)} != recipe:
                 raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
             before = read_json(data_file) if data_file.exists() else data
             changed = [key for key in data or () if key != "source" and before.get(key) != data[key]]

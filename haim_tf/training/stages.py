@@ -13,7 +13,7 @@ from haim_tf.models import HierarchicalModel, without_rare_codes
 from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
 from haim_tf.training.held_out import WATCHED, HeldOut
-from haim_tf.training.recipe import check_recipe
+from haim_tf.training.recipe import CLASSES_OF_DATA, check_recipe, with_classes_of
 from haim_tf.training.run_folder import RunFolder
 
 # How many training images, evenly spaced, tell which codes are rare.
@@ -47,15 +47,22 @@ def train(recipe, source, output, split="train", resume=True, verbose=True, stra
         ValueError: a folder that holds something else, or the run of another recipe or other data; data that
             does not fit the recipe; a strategy that cannot be had here; a loss that is no longer finite (the
             last finite checkpoint stays).
+
+    Example:
+        >>> recipe = read_recipe("fashion_mnist28", smoke=True)
+        >>> model = train(recipe, "fashion_mnist", "runs/mine")
+        >>> model = haim_tf.load("runs/mine/preset")
     """
     strategy = strategies.strategy_named(strategy)
     chief = strategies.is_chief(strategy)
     verbose = verbose and chief
-    try:
-        model = HierarchicalModel(**recipe["model"], dtype=recipe["precision"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"a recipe's model must be arguments of HierarchicalModel: {error}") from error
-    images = haim_data.load(source, split, image_shape=model.image_shape)
+    if recipe["model"].get("num_classes") == CLASSES_OF_DATA:
+        images = haim_data.load(source, split, image_shape=recipe["model"].get("image_shape"))
+        recipe = with_classes_of(recipe, images)
+        model = _model(recipe)
+    else:  # What is wrong with the model is said before data is read, which may take long.
+        model = _model(recipe)
+        images = haim_data.load(source, split, image_shape=model.image_shape)
     return train_on(images, source, recipe, model, output, split, resume, verbose, strategy)
 
 
@@ -76,6 +83,13 @@ def train_on(images, source, recipe, model, output, split, resume, verbose, stra
         if verbose:
             print(f"training on {len(images)} images of {images.name}, {images.split}", flush=True)
         return _train(recipe, images, run, verbose, strategy)
+
+
+def _model(recipe):
+    try:
+        return HierarchicalModel(**recipe["model"], dtype=recipe["precision"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a recipe's model must be arguments of HierarchicalModel: {error}") from error
 
 
 def _source_name(source):
@@ -171,6 +185,8 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
         kept,
         stage["batch_size"],
         flip=recipe["flip"],
+        turns=recipe["turns"],
+        balance=recipe["balance"],
         seed=recipe["seed"],
         start_step=first_step + done,
         labels=model.num_classes is not None,
@@ -291,7 +307,7 @@ def _codes(model, recipe, stage, kept, run, verbose, strategy):
     # The chief computes and writes them, then the others read them.
     if not run.writes:
         strategies.wait(strategy)
-    codes = cached_codes(model, kept, run.folder / "codes.npz", recipe["flip"], verbose)
+    codes = cached_codes(model, kept, run.folder / "codes.npz", recipe["flip"], recipe["turns"], verbose)
     if run.writes:
         strategies.wait(strategy)
     if stage["crop"]:
@@ -413,6 +429,13 @@ def _metadata(run, recipe, images, model):
         for number, stage in enumerate(recipe["stages"])
     ]
     sizes = [stage["batch_size"] for stage in recipe["stages"]]
+    drawn = {}
+    if recipe["flip"] or recipe["turns"]:
+        drawn["augmentation"] = " and ".join(
+            said for key, said in (("flip", "flips"), ("turns", "quarter turns")) if recipe[key]
+        )
+    if recipe["balance"]:
+        drawn["classes"] = f"drawn more evenly: an image of a class of n by n ** -{recipe['balance']:g}"
     known = presets.provenance(model)
     metadata = {
         "pretrained": True,
@@ -422,6 +445,7 @@ def _metadata(run, recipe, images, model):
             "steps": steps,
             "images_seen": [count * size for count, size in zip(steps, sizes, strict=True)],
             "hours": round(sum(row["seconds"] for row in run.rows) / 3600, 2),
+            **drawn,
             "precision": recipe["precision"],
             "backend": keras.backend.backend(),
         },
