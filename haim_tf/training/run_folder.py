@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from haim_tf import files
+from haim_tf.checks import require_int, require_number
 from haim_tf.data import save_grid
 from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
 
@@ -115,12 +116,14 @@ class RunFolder:
             if read_json(recipe_file) != recipe:
                 raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
             before = read_json(data_file) if data_file.exists() else data
+            if data and not isinstance(before, dict):
+                raise ValueError(f"{data_file} is damaged, or of another program: name a new folder")
             changed = [key for key in data or () if key != "source" and before.get(key) != data[key]]
             if changed:
                 raise ValueError(
                     f"{self.folder} holds a run on other data: {changed[0]} was {before.get(changed[0])!r} "
-                    f"(of {before['source']}), got {data[changed[0]]!r} (of {data['source']}); name a new "
-                    "folder"
+                    f"(of {before.get('source')}), got {data[changed[0]]!r} (of {data['source']}); name a "
+                    "new folder"
                 )
             if not resume:
                 raise ValueError(f"{self.folder} holds a run already: name a new folder, or resume it")
@@ -138,7 +141,7 @@ class RunFolder:
         try:
             with np.load(path) as saved:
                 self._state = {name: saved[name] for name in saved.files}
-            meta = json.loads(str(self._state.pop("meta")))
+            meta = _checked(json.loads(str(self._state.pop("meta"))))
         except Exception as error:  # A zip file cut short or overwritten fails in many ways.
             raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
         self.position, self.rows = meta["position"], meta["rows"]
@@ -210,6 +213,18 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(self.rows)
         file.write(text.getvalue().encode())
+
+
+def _checked(meta):
+    """A checkpoint's position, log and configuration; some error where they are something else."""
+    for key in ("stage", "step"):
+        require_int(key, meta["position"][key], low=0)
+    for row in meta["rows"]:
+        require_int("stage", row["stage"], low=0)
+        require_number("seconds", row["seconds"], low=0)
+    if not isinstance(meta.get("model"), (dict, type(None))):
+        raise ValueError(f"model must be a dict, got {meta['model']!r}")
+    return meta
 
 
 def _variables(model):
