@@ -1,25 +1,24 @@
 """Training of a hierarchy part by part: losses behind stop-gradients, clipping and metrics of each part."""
 
 import copy
-import math
 import types
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
-from keras import ops
 
 from haim_tf.class_names import relabelled
 from haim_tf.layers import collectives
 from haim_tf.layers.types import Tensor
 from haim_tf.models import inputs
+from haim_tf.models.losses import Losses
+from haim_tf.models.monitoring import Trackers, readied
 from haim_tf.models.parts import Parts
 from haim_tf.models.warm_up import WarmUp
-from haim_tf.networks.autoregressive import crop_at
 
 
-class PartwiseTraining(Parts):
+class PartwiseTraining(Losses, Parts):
     """Mixin that gives `HierarchicalModel` its `compile`, `fit` and custom `train_step`.
 
     All parts are trained at once by default, each by its own loss: codes go through `stop_gradient` to the
@@ -41,7 +40,7 @@ class PartwiseTraining(Parts):
             names += [f"perplexity_{i}", f"active_fraction_{i}"]
         for part in self.parts:
             names += [f"loss_{part}", f"gradient_norm_{part}"]
-        self._trackers = _Trackers(names)
+        self._trackers = Trackers(names)
 
     def compile(
         self,
@@ -118,7 +117,7 @@ class PartwiseTraining(Parts):
             images, labels = inputs.unpack(validation_data) if pair else (validation_data, None)
             images, labels = self._checked(images, labels)
             validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
-        callbacks = _readied(callbacks, verbose)
+        callbacks = readied(callbacks, verbose)
         found = _with_value_errors(
             super().fit, x, y, validation_data=validation_data, callbacks=callbacks, verbose=verbose, **kwargs
         )
@@ -135,7 +134,7 @@ class PartwiseTraining(Parts):
     ) -> Any:
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
         x, y = self._checked(x, y)
-        callbacks = _readied(callbacks, verbose)
+        callbacks = readied(callbacks, verbose)
         return _with_value_errors(super().evaluate, x, y, callbacks=callbacks, verbose=verbose, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
@@ -175,89 +174,6 @@ class PartwiseTraining(Parts):
         elif isinstance(x, (list, np.ndarray)) or hasattr(x, "__array__"):
             x, y = check(x, y)
         return x, y
-
-    def losses_and_statistics(
-        self,
-        images: Tensor,
-        labels: Tensor | None = None,
-        codes: Sequence[Tensor] | None = None,
-        corner: Tensor | None = None,
-        training: bool = False,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Every part's loss and what is worth watching, as scalars by name.
-
-        Losses: an autoencoder's is its auxiliary loss plus commitment; a teacher's and a network's its mean
-        negative log-likelihood in nats per element of its grid (pixels count each channel). In training,
-        frozen parts have no loss.
-
-        Args:
-            images: `(B, H, W, C)`, or crops of them.
-            labels: `(B,)`, or `None`.
-            codes: the images' codes where they are known (no encoder runs then), level by level from the
-                finest. They may end below the top: what is above them has no loss.
-            corner: where images are crops, the row and column of their first pixel, int `(B, 2)`, on the
-                lines of the coarsest codes; codes are those of the whole images.
-        """
-        losses, statistics, bits, parts = {}, {}, [], self.parts
-        known, grid = codes, self.elements(images)
-        dimensions = math.prod(grid.shape[1:]) * math.log(2.0)
-
-        def network_loss(name, network, **conditioning):
-            if training and not network.trainable_variables:
-                return
-            nats = ops.mean(ops.sum(-network.log_prob(grid, training=training, **conditioning), axis=(1, 2)))
-            losses[name] = nats / math.prod(grid.shape[1:])
-            bits.append(nats / dimensions)
-
-        for i, (autoencoder, decoder) in enumerate(
-            zip(self.autoencoders, self.decoders, strict=True), start=1
-        ):
-            if known is not None:
-                if i > len(known):
-                    return losses, statistics
-                codes = ops.cast(known[i - 1], "int32")
-                conditioning = {"codes": self.decoder_condition(codes, i), "corner": corner}
-                network_loss(f"decoder_{i}", decoder, **conditioning)
-                if corner is not None:
-                    factor = self.autoencoders[i - 1].encoder.downsampling
-                    corner = corner // factor
-                    codes = crop_at(codes, corner, [side // factor for side in grid.shape[1:3]])
-                grid = codes
-                continue
-            source = self.autoencoder_input(grid, i)
-            learns = parts[f"autoencoder_{i}"].trainable_variables if training else autoencoder.trains
-            teaches = autoencoder.teacher and (not training or autoencoder.teacher.trainable_variables)
-            if learns:
-                outputs = autoencoder(source, training=training)
-                codes = outputs["codes"]
-                losses[f"autoencoder_{i}"] = outputs["loss"]
-                if teaches:
-                    losses[f"teacher_{i}"] = outputs["teacher_loss"]
-                statistics[f"perplexity_{i}"] = autoencoder.quantizer.perplexity()
-                statistics[f"active_fraction_{i}"] = autoencoder.quantizer.active_fraction()
-            else:
-                codes = autoencoder.encode(source)
-                if teaches:
-                    losses[f"teacher_{i}"] = autoencoder.decoder.teacher_loss(source, training)
-            codes = ops.stop_gradient(codes)
-            condition = self.decoder_condition(codes, i)
-            if learns and autoencoder.end_to_end:
-                if training and not decoder.trainable_variables:
-                    raise ValueError(f"decoder_{i} trains the codes of level {i}: train both, or freeze both")
-                condition = outputs["code_vectors"]
-            network_loss(f"decoder_{i}", decoder, codes=condition)
-            grid = codes
-        network_loss("prior", self.prior, labels=labels)
-        if len(bits) == len(self.networks):
-            statistics["bits_per_dim"] = sum(bits)
-        return losses, statistics
-
-    def call(self, inputs: Tensor | dict[str, Any], training: bool = False) -> dict[str, dict[str, Tensor]]:
-        """Losses and statistics of a batch: images, or a dict of `images`, `labels` and `codes`."""
-        if not isinstance(inputs, dict):
-            inputs = {"images": inputs}
-        losses, statistics = self.losses_and_statistics(**inputs, training=training)
-        return {"losses": losses, "statistics": statistics}
 
     def compute_loss(
         self,
@@ -342,56 +258,6 @@ def _tensorflow_step(model, batch):
     gradients = {path: None if g is None else g * share for path, g in gradients.items()}
     model.optimizer.apply([gradients[v.path] for v in variables], variables)
     return model._trackers.update(values, batch["images"])
-
-
-class _Trackers:
-    """Running means by name. A plain object, so that no metric's state is saved with the weights."""
-
-    def __init__(self, names):
-        self.means = {name: keras.metrics.Mean(name=name) for name in names}
-
-    def update(self, values, images):
-        """Takes in the values of a batch, which count by its number of images: the last may be smaller."""
-        count = ops.cast(ops.shape(images)[0], "float32")
-        for name, value in values.items():
-            self.means[name].update_state(value, sample_weight=count)
-        return {name: self.means[name].result() for name in values}
-
-
-def _readied(callbacks, verbose):
-    """Callbacks with a bar of few figures, where there is one, and the direction of what they monitor."""
-    callbacks = [] if callbacks is None else callbacks
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return callbacks
-    callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-    for callback in callbacks:
-        monitored = str(getattr(callback, "monitor", "")).removeprefix("val_")
-        if getattr(callback, "mode", None) == "auto" and monitored.startswith(("loss", "bits_per_dim")):
-            callback.mode = "min"
-    if verbose and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
-        callbacks.append(_BriefBar())
-    return callbacks
-
-
-class _BriefBar(keras.callbacks.ProgbarLogger):
-    """Keras' progress bar, of the figures that tell how training goes."""
-
-    SHOWN = ("loss", "bits_per_dim", "val_loss", "val_bits_per_dim")
-
-    def _brief(self, logs):
-        return {name: value for name, value in (logs or {}).items() if name in self.SHOWN}
-
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, self._brief(logs))
-
-    def on_test_batch_end(self, batch, logs=None):
-        super().on_test_batch_end(batch, self._brief(logs))
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, self._brief(logs))
-
-    def on_test_end(self, logs=None):
-        super().on_test_end(self._brief(logs))
 
 
 def _pack(images, labels):

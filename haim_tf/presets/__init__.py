@@ -9,15 +9,13 @@ from haim_tf.presets.folder import (
     CONFIG,
     METADATA,
     WEIGHTS,
-    check_savable,
     find,
     is_pretrained,
     list_models,
-    load,
     read,
-    rewrite_metadata,
-    save_to_preset,
 )
+from haim_tf.presets.loading import load
+from haim_tf.presets.saving import check_savable, rewrite_metadata, save_to_preset
 
 __all__ = [
     "CARD",

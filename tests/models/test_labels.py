@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from haim_tf.models import HierarchicalModel, hierarchy
+from haim_tf.models import HierarchicalModel, inference
 from haim_tf.networks import PixelCNN
 
 NETWORK = {"width": 4, "blocks": 1}
@@ -54,7 +54,7 @@ def test_the_prior_is_traced_once_and_sees_few_pairs_at_a_time(count, calls):
     program = tf.function(model._log_probs_of_top_by_label, autograph=False)
     graph = program.get_concrete_function(tf.TensorSpec((count, 2, 2), "int32")).graph
     assert len(calls) == 1
-    assert calls[0][0] == (hierarchy.PAIRS if count else None)
+    assert calls[0][0] == (inference.PAIRS if count else None)
     (loop,) = (op for op in graph.get_operations() if op.type in ("While", "StatelessWhile"))
     assert loop.get_attr("parallel_iterations") == 1
 
@@ -64,7 +64,7 @@ def test_no_more_pairs_at_a_time_than_there_are(calls):
     assert [shape[0] for shape in calls] == [6]
     calls.clear()
     make()._log_probs_of_top_by_label(np.zeros((2, 2, 2), "int32"))
-    assert {shape[0] for shape in calls} == {hierarchy.PAIRS}
+    assert {shape[0] for shape in calls} == {inference.PAIRS}
 
 
 def test_gradients_pass_through():

@@ -1,0 +1,95 @@
+"""A model from a preset folder."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from haim_tf.checks import require_int
+from haim_tf.presets import weights_file
+from haim_tf.presets.folder import CONFIG, MODEL, WEIGHTS, find, read, sampling_of, weights_path
+from haim_tf.registered import registered_class
+
+if TYPE_CHECKING:
+    from haim_tf.models import HierarchicalModel
+
+
+def load(
+    name_or_folder: str | os.PathLike,
+    weights: bool | Literal["auto"] = "auto",
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> HierarchicalModel:
+    """Loads a model of the zoo, or from a preset folder.
+
+    Args:
+        name_or_folder: a name that `list_models()` gives, or a folder that `save_to_preset` wrote.
+        weights: `"auto"`: load the weights, or warn that they are random if there are none; `True`: an error
+            if there are none; `False`: random weights. Weights that the preset names by URL are downloaded
+            once (see `haim_tf.presets.downloads`).
+        num_classes: make the model class-conditional on this many labels. Where that is not the preset's
+            own number, the class embedding starts afresh and everything else is kept; where the preset is
+            unconditional, the layers that read the embedding start afresh as well.
+        class_names: make it class-conditional on classes of these names, in the order of their labels; as
+            with `num_classes`, the class embedding starts afresh where they are not the preset's own.
+
+    Returns:
+        A `HierarchicalModel`; its `class_names` are the labels' names, a list, or `None` where unknown, and
+        its `sampling_defaults` how it samples when nothing else is asked.
+
+    Raises:
+        ValueError: an unknown name, weights that are damaged, foreign or do not fit, files of another format.
+        FileNotFoundError: no such folder, a file of the preset missing, or weights that cannot be downloaded.
+
+    Example:
+        >>> model = load("debug")
+        >>> model.image_shape
+        (16, 16, 3)
+    """
+    if weights not in ("auto", True, False):
+        raise ValueError(f'weights must be "auto", True or False, got {weights!r}')
+    if num_classes is not None:
+        num_classes = require_int("num_classes", num_classes, low=1)
+    if class_names is not None:
+        class_names = [str(name) for name in class_names]
+        if num_classes not in (None, len(class_names)):
+            raise ValueError(f"class_names must be {num_classes} names, got {len(class_names)}")
+        num_classes = require_int("the number of class_names", len(class_names), low=1)
+    folder = find(name_or_folder)
+    arguments, metadata = read(folder)
+    path = weights_path(folder, metadata, download=bool(weights))
+    if weights is True and not path.exists():
+        raise FileNotFoundError(f"there are no weights {path}")
+    own = metadata.get("class_names")
+    changed = num_classes is not None and num_classes != arguments.get("num_classes")
+    changed |= class_names is not None and own is not None and class_names != own
+    model = _build(folder, {**arguments, "num_classes": num_classes} if changed else arguments)
+    model.class_names = class_names or (None if changed else own)
+    model.sampling_defaults = sampling_of(folder, model, metadata)
+
+    if weights and path.exists():
+        model.origin = {"name": metadata.get("name", folder.name), "sha256": metadata.get("sha256")}
+        model.origin |= {"pretrained": bool(metadata.get("pretrained")), "dataset": metadata.get("dataset")}
+        weights_file.check(path, metadata.get("sha256"))
+        fresh, unconditional = [], arguments.get("num_classes") is None
+        if changed:
+            fresh = model.prior.label_layers()
+            if not unconditional:
+                fresh = fresh[:1]  # What reads the labels is known; only their rows are others.
+        weights_file.restore(model, path, fresh, fresh_absent=unconditional)
+    elif weights:
+        warnings.warn(
+            f"{folder} holds no {WEIGHTS}: the weights of this model are RANDOM. "
+            "Say weights=False if that is what you want.",
+            stacklevel=2,
+        )
+    return model
+
+
+def _build(folder, arguments):
+    try:
+        return registered_class(MODEL)(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from error
