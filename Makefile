@@ -5,7 +5,7 @@ VENV_JAX := .venv-jax
 BIN := $(VENV)/bin
 PACKAGING := setup.cfg pyproject.toml
 
-.PHONY: samples test test-slow test-jax lint format clean
+.PHONY: samples test test-slow test-jax fuzz lint format clean
 
 samples: $(VENV)/.installed
 	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
@@ -18,6 +18,9 @@ test-slow: $(VENV)/.installed-test
 
 test-jax: $(VENV_JAX)/.installed
 	KERAS_BACKEND=jax $(VENV_JAX)/bin/python -m pytest -m jax tests/jax
+
+fuzz: $(VENV)/.installed-serve
+	$(BIN)/python tests/fuzz/fuzz.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -43,6 +46,10 @@ $(VENV)/.installed: $(VENV)/.pip $(PACKAGING)
 $(VENV)/.installed-test: $(VENV)/.pip $(PACKAGING)
 	$(BIN)/python -m pip install --editable ".[test]"
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-serve: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --editable ".[serve,test]"
+	touch $@
 
 # No tensorflow here, hence no dependencies from setup.cfg.
 $(VENV_JAX)/.installed: $(VENV_JAX)/.pip $(PACKAGING) Makefile

@@ -69,7 +69,7 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(tmp_path):
     (tmp_path / "out/no_codes-0.json").write_text(json.dumps({**flat, "samples": {"recall": 0.123}}))
     process = run(*flags, "--arms=no_codes", folder=tmp_path)
     assert process.returncode == 0, process.stderr
-    assert "training" not in process.stdout
+    assert "training" not in process.stdout + process.stderr
     text = (tmp_path / "page.md").read_text()
     assert "0.123" in text and "masked_3" not in text and text.count("# Evidence") == 1
     process = run(*flags, '--set={"probe_steps": 3}', "--arms=no_codes", folder=tmp_path)

@@ -50,7 +50,7 @@ def _encode_all(model, images, mirrored, verbose):
         dtype = "uint8" if size <= 256 else "int32"
         codes.append(np.zeros((1 + mirrored, len(images), *shape), dtype))
     if verbose:
-        print(f"encoding {len(images)} images", flush=True)
+        progress.tell(f"encoding {len(images)} images")
     bar = progress.Bar(len(images), "images", show=verbose)
     start = 0
     for batch, _ in in_order(images, BATCH_SIZE):

@@ -53,12 +53,10 @@ def generator(seed, name, index):
     return np.random.default_rng((seed, zlib.crc32(name.encode()), index))
 
 
-def _work(name, seed, indices, connection):
+def _work(kind, name, seed, indices, connection):
     """A child's part: the outcome of each input, sent as soon as it is known."""
-    from surfaces import SURFACES
-
     with tempfile.TemporaryDirectory() as folder:
-        surface = SURFACES[name][0](Path(folder))
+        surface = kind(Path(folder))
         connection.send(READY)
         try:
             for index in indices:
@@ -67,12 +65,15 @@ def _work(name, seed, indices, connection):
             getattr(surface, "close", lambda: None)()
 
 
-def try_surface(name, seed, count, limit):
-    """Tries `count` inputs; a Counter of outcomes and a list of faults, `(index, text)`."""
+def try_surface(kind, name, seed, count):
+    """Tries `count` inputs on a surface, made by its class; a Counter of outcomes and a list of faults,
+    `(index, text)`."""
     counts, faults, next_index = collections.Counter(), [], 0
     while next_index < count:
         ours, theirs = multiprocessing.Pipe(duplex=False)
-        child = multiprocessing.Process(target=_work, args=(name, seed, range(next_index, count), theirs))
+        child = multiprocessing.Process(
+            target=_work, args=(kind, name, seed, range(next_index, count), theirs)
+        )
         child.start()
         theirs.close()
         patience = START_SECONDS
@@ -83,13 +84,13 @@ def try_surface(name, seed, count, limit):
                 child.join()
                 said = f"the process ended with exit code {child.exitcode}"
             if said == READY:
-                patience = limit
+                patience = kind.LIMIT
                 continue
-            if isinstance(said, str) and patience != limit:
+            if isinstance(said, str) and patience != kind.LIMIT:
                 raise RuntimeError(f"{name} cannot be tried: {said}")
-            _, kind, text = (next_index, "fault", said) if isinstance(said, str) else said
-            counts[kind] += 1
-            if kind == "fault":
+            _, became, text = (next_index, "fault", said) if isinstance(said, str) else said
+            counts[became] += 1
+            if became == "fault":
                 faults.append((next_index, text))
             next_index += 1
             if isinstance(said, str):
@@ -112,7 +113,7 @@ def main():
     for name in names:
         kind, count = SURFACES[name]
         began = time.monotonic()
-        counts, found = try_surface(name, arguments.seed, max(1, round(count * arguments.share)), kind.LIMIT)
+        counts, found = try_surface(kind, name, arguments.seed, max(1, round(count * arguments.share)))
         rows.append([name, sum(counts.values()), *(counts[k] for k in ("accepted", "refused", "fault"))])
         faults += [(name, *fault) for fault in found]
         print(f"{name}: {time.monotonic() - began:.0f} s, {len(found)} faults", file=sys.stderr, flush=True)
