@@ -6,7 +6,7 @@ VENV_DOCS := .venv-docs
 BIN := $(VENV)/bin
 PACKAGING := setup.cfg pyproject.toml
 
-.PHONY: samples test test-slow test-jax lint format docs release clean
+.PHONY: samples test test-slow test-jax fuzz lint format docs release clean
 
 samples: $(VENV)/.installed
 	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
@@ -19,6 +19,9 @@ test-slow: $(VENV)/.installed-test
 
 test-jax: $(VENV_JAX)/.installed
 	KERAS_BACKEND=jax $(VENV_JAX)/bin/python -m pytest -m jax tests/jax
+
+fuzz: $(VENV)/.installed-serve
+	$(BIN)/python tests/fuzz/fuzz.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -57,6 +60,10 @@ $(VENV)/.installed-test: $(VENV)/.pip $(PACKAGING)
 # What is documented is read, not imported: none of the package's own dependencies.
 $(VENV_DOCS)/.installed: $(VENV_DOCS)/.pip $(PACKAGING) Makefile
 	$(VENV_DOCS)/bin/python -m pip install mkdocs-material "mkdocstrings[python]"
+	touch $@
+
+$(VENV)/.installed-serve: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --editable ".[serve,test]"
 	touch $@
 
 # No tensorflow here, hence no dependencies from setup.cfg.

@@ -1,7 +1,8 @@
 """Compresses images without loss, to one .haim file each.
 
 `haim_tf decompress` gives the same pixels back as PNG, with the same model and on a machine with the same
-arithmetic. Images larger than the model's are cut into tiles.
+arithmetic. Images larger than the model's are cut into tiles. What a picture holds besides its pixels is not
+kept; one that would look otherwise without it (transparency, an EXIF orientation) is refused.
 """
 
 from absl import flags

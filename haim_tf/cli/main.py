@@ -83,7 +83,7 @@ def _main(arguments):
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        message = _bad_input(error, name)
+        message = bad_input(error, name)
         if message is None:
             raise
         if debug:
@@ -93,7 +93,7 @@ def _main(arguments):
     return 0
 
 
-def _bad_input(error, command):
+def bad_input(error, command):
     """What to tell the user, where the error is about what they gave; `None` where it is not."""
     if isinstance(error, flags.Error):
         return f"{error} (haim_tf {command} --help lists the flags)"

@@ -97,8 +97,8 @@ class PartwiseTraining(Losses, Parts):
         """`keras.Model.fit` on images, or images and labels.
 
         Labels are integers, `(B,)` or `(B, 1)`, or names of classes. Labels of a `haim_tf.data.Batches` with
-        class names go by these names. The progress bar shows loss and bits/dim; the `History` that is
-        returned has every part's loss and gradient norm.
+        class names go by these names. Progress, on standard error, shows loss and bits/dim; the `History`
+        that is returned has every part's loss and gradient norm.
 
         Args:
             x: images as an array (uint8, or float in 0..255; `(B, H, W, C)`), a pair (images, labels), or

@@ -25,6 +25,9 @@ CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 METADATA = "metadata.json"
 CARD = "README.md"
+# Of the entries of a preset's metadata, those that more than a card is made of; any may be null.
+KINDS = {"name": str, "sha256": str, "weights_url": str, "class_names": list, "sampling": dict}
+KINDS |= {"dataset": dict, "evaluation": dict, "training": dict}
 
 
 def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]:
@@ -95,7 +98,19 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{folder / CONFIG} must hold the class_name {MODEL!r} and its arguments as config, "
             f"got the class_name {config.get('class_name')!r} and the keys {sorted(config)}"
         )
+    check_metadata(folder, arguments, metadata)
     return arguments, metadata
+
+
+def check_metadata(folder: Path, arguments: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """A ValueError where an entry of a preset's metadata is of another kind than what reads it needs."""
+    for key, kind in KINDS.items():
+        if not isinstance(metadata.get(key), (kind, type(None))):
+            told = {str: "a text", list: "a list", dict: "an object"}[kind]
+            raise ValueError(f"{folder / METADATA} must have {told} as {key}, got {metadata[key]!r:.60}")
+    names, count = metadata.get("class_names"), arguments.get("num_classes")
+    if names is not None and not (len(names) == count and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"{folder / METADATA} must have {count} texts as class_names, got {names!r:.60}")
 
 
 def is_pretrained(folder: Path) -> bool:

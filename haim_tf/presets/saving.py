@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from haim_tf import files
 from haim_tf.presets import weights_file
-from haim_tf.presets.folder import CARD, CONFIG, FORMAT_VERSION, METADATA, MODEL, WEIGHTS, read, sampling_of
+from haim_tf.presets.folder import (
+    CARD,
+    CONFIG,
+    FORMAT_VERSION,
+    METADATA,
+    MODEL,
+    WEIGHTS,
+    check_metadata,
+    read,
+    sampling_of,
+)
 from haim_tf.presets.model_card import model_card
 from haim_tf.version import __version__
 
@@ -127,6 +137,7 @@ def _prepared(model, folder, metadata, precision, overwrite):
     if model.num_classes is None:
         metadata["class_names"] = None
     _check_class_names(metadata["class_names"], model.num_classes)
+    check_metadata(folder, model.arguments, metadata)
     sampling_of(folder, model, metadata)
     _texts(model.arguments, type(model).__name__, {**metadata, "sha256": None})
     return folder, metadata
@@ -156,6 +167,7 @@ def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None
     """
     folder = files.absolute(folder)
     arguments, metadata = read(folder)
+    check_metadata(folder, arguments, {**metadata, **changes})
     texts = _texts(arguments, MODEL, {**metadata, **changes})
     for name in (METADATA, CARD):
         files.write_file(folder / name, lambda file, text=texts[name]: file.write(text))

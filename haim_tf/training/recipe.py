@@ -39,7 +39,7 @@ import pathlib
 
 from haim_tf.checks import require_int, require_number
 from haim_tf.data.batches import check_symmetries_and_balance
-from haim_tf.files import expanded, read_json
+from haim_tf.files import check_finite, expanded, read_json
 
 DEFAULTS = {
     "seed": 0,
@@ -63,6 +63,8 @@ OPTIONAL, STAGE_OPTIONAL = ("from",), ("patience",)
 
 # In place of the number of classes: as many as the data has.
 CLASSES_OF_DATA = "data"
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 SMOKE_STEPS = 4
 # Seeds of samples are 32-bit.
@@ -90,6 +92,8 @@ def read_recipe(source, variant=None, smoke=False):
         raise ValueError(f"a recipe must be a JSON object, got {str(source)[:60]!r}")
     recipe = {**DEFAULTS, **source}
     variants = recipe.pop("variants")
+    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
+        raise ValueError(f"a recipe's variants must be JSON objects by name, got {str(variants)[:60]}")
     if variant is not None:
         if variant not in variants:
             raise ValueError(f"unknown variant {variant!r}; this recipe has {sorted(variants)}")
@@ -100,6 +104,9 @@ def read_recipe(source, variant=None, smoke=False):
             f"a recipe has 'model', 'stages' and may have {sorted([*DEFAULTS, *OPTIONAL])}; "
             f"got keys {sorted(source)}"
         )
+    if not isinstance(recipe["stages"], (list, tuple)):
+        raise ValueError(f"a recipe's stages must be a list, got {str(recipe['stages'])[:60]}")
+    check_finite(recipe, "the recipe")
     _check_values(recipe)
     stages = []
     for stage in recipe["stages"]:
@@ -145,6 +152,10 @@ def _check_values(recipe):
     )
     if recipe["clip_norm"] is not None:
         recipe["clip_norm"] = require_number("a recipe's clip_norm", recipe["clip_norm"], above=0)
+    if recipe["precision"] not in PRECISIONS:
+        raise ValueError(
+            f"a recipe's precision must be one of {', '.join(PRECISIONS)}, got {recipe['precision']!r}"
+        )
     if not isinstance(recipe["model"], dict):
         raise ValueError(f"a recipe's model must be a JSON object, got {recipe['model']!r}")
 

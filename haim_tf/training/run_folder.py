@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from haim_tf import files
+from haim_tf.checks import require_int, require_number
 from haim_tf.data import save_grid
 from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
 from haim_tf.training.recipe import DEFAULTS
@@ -128,12 +129,14 @@ class RunFolder:
             if {**known, **read_json(recipe_file)} != recipe:
                 raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
             before = read_json(data_file) if data_file.exists() else data
+            if data and not isinstance(before, dict):
+                raise ValueError(f"{data_file} is damaged, or of another program: name a new folder")
             changed = [key for key in data or () if key != "source" and before.get(key) != data[key]]
             if changed:
                 raise ValueError(
                     f"{self.folder} holds a run on other data: {changed[0]} was {before.get(changed[0])!r} "
-                    f"(of {before['source']}), got {data[changed[0]]!r} (of {data['source']}); name a new "
-                    "folder"
+                    f"(of {before.get('source')}), got {data[changed[0]]!r} (of {data['source']}); name a "
+                    "new folder"
                 )
             if not resume:
                 raise ValueError(f"{self.folder} holds a run already: name a new folder, or resume it")
@@ -147,13 +150,13 @@ class RunFolder:
         Raises:
             ValueError: it is damaged.
         """
-        self._state, meta = _read(self.folder / "checkpoint.npz")
+        self._state, meta = _read(self.folder / "checkpoint.npz", _check_meta)
         self.position, self.rows = meta["position"], meta["rows"]
         self.model_arguments = meta.get("model")
 
     def _read_best(self):
         if (self.folder / "best.npz").exists():
-            self._best_state, self.best = _read(self.folder / "best.npz")
+            self._best_state, self.best = _read(self.folder / "best.npz", _check_best)
 
     def save_best(self, model, stage, step, score):
         """Keeps the model's weights as the best of a stage, with the figure that says so."""
@@ -234,14 +237,34 @@ class RunFolder:
         file.write(text.getvalue().encode())
 
 
-def _read(path):
-    """The arrays of a checkpoint and what it says of itself, a dict."""
+def _read(path, check):
+    """The arrays of a checkpoint and what it says of itself, a dict that `check` finds nothing wrong with."""
     try:
         with np.load(path) as saved:
             state = {name: saved[name] for name in saved.files}
-        return state, json.loads(str(state.pop("meta")))
+        meta = json.loads(str(state.pop("meta")))
+        check(meta)
+        return state, meta
     except Exception as error:  # A zip file cut short or overwritten fails in many ways.
         raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
+
+
+def _check_meta(meta):
+    """Some error where a checkpoint's position, log and configuration are something else."""
+    for key in ("stage", "step"):
+        require_int(key, meta["position"][key], low=0)
+    for row in meta["rows"]:
+        require_int("stage", row["stage"], low=0)
+        require_number("seconds", row["seconds"], low=0)
+    if not isinstance(meta.get("model"), (dict, type(None))):
+        raise ValueError(f"model must be a dict, got {meta['model']!r}")
+
+
+def _check_best(meta):
+    """The same of the best weights' position and score."""
+    for key in ("stage", "step"):
+        require_int(key, meta[key], low=0)
+    require_number("score", meta["score"])
 
 
 def _variables(model):

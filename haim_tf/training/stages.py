@@ -81,7 +81,7 @@ def train_on(images, source, recipe, model, output, split, resume, verbose, stra
             presets.check_savable(model, run.folder / "preset", metadata=metadata, overwrite=True)
         del model
         if verbose:
-            print(f"training on {len(images)} images of {images.name}, {images.split}", flush=True)
+            progress.tell(f"training on {len(images)} images of {images.name}, {images.split}")
         return _train(recipe, images, run, verbose, strategy)
 
 
@@ -275,7 +275,7 @@ def _keep_the_better(model, watched, run, number, verbose):
         run.restore(model)
     if verbose:
         text = "  ".join(f"{name} {last[name]:.4g} -> {value:.4g}" for name, value in averaged.items())
-        print(f"stage {number + 1} done; averaging weights: {text}; the {better} ones are kept", flush=True)
+        progress.tell(f"stage {number + 1} done; averaging weights: {text}; the {better} ones are kept")
 
 
 def _prune(model, recipe, kept, verbose):
@@ -283,7 +283,7 @@ def _prune(model, recipe, kept, verbose):
     typical = kept.images[np.linspace(0, len(kept) - 1, min(len(kept), RARE_CODES_IMAGES)).astype(int)]
     smaller = without_rare_codes(model, typical, recipe["rare_codes_below"])
     if verbose:
-        print(f"codes in use: {smaller.codebook_sizes} of {model.codebook_sizes}", flush=True)
+        progress.tell(f"codes in use: {smaller.codebook_sizes} of {model.codebook_sizes}")
     pruned = HierarchicalModel.from_config({**smaller.get_config(), "dtype": recipe["precision"]})
     pruned.set_weights(smaller.get_weights())
     return pruned
@@ -391,7 +391,7 @@ class _Checkpoint(keras.callbacks.Callback):
             text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
             rate = self.interval * self.batch_size / seconds
             place = f"stage {self.stage + 1} step {step}/{self.steps}"
-            print(f"{place}  {rate:.0f} images/s  {text}", flush=True)
+            progress.tell(f"{place}  {rate:.0f} images/s  {text}")
         if _has_peaked(self.run, self.recipe, self.stage):
             self.model.stop_training = True
 

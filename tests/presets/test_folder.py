@@ -423,6 +423,33 @@ def test_other_format_version(preset, version):
         haim_tf.load(preset)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": 0.5}, "must have a list as class_names, got 0.5"),
+        ({"class_names": "abc"}, "must have a list as class_names, got 'abc'"),
+        ({"class_names": ["a", "b"]}, r"must have 3 texts as class_names, got \['a', 'b'\]"),
+        ({"class_names": ["a", "b", None]}, r"must have 3 texts as class_names, got \['a', 'b', None\]"),
+        ({"dataset": ["a"]}, r"must have an object as dataset, got \['a'\]"),
+        ({"sampling": 3}, "must have an object as sampling, got 3"),
+        ({"sha256": 7}, "must have a text as sha256, got 7"),
+        ({"name": {}}, "must have a text as name, got {}"),
+    ],
+)
+def test_metadata_of_other_kinds(preset, changes, message):
+    edit_json(preset / "metadata.json", **changes)
+    with pytest.raises(ValueError, match=f"metadata.json {message}"):
+        presets.read(preset)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, num_classes=1)
+    for metadata in ({"name": 3}, {"dataset": "mine"}, {"class_names": [7]}):
+        with pytest.raises(ValueError, match="metadata.json must have"):
+            model.save_to_preset(tmp_path / "new", metadata=metadata)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_checksum(preset):
     edit_json(preset / "metadata.json", sha256=None)
     with pytest.raises(ValueError, match="metadata.json says None"):
