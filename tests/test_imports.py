@@ -8,7 +8,7 @@ import haim_tf
 ROOT = Path(haim_tf.__file__).parent
 # From the ground up; a module may import those of its own floor and of lower ones.
 FLOORS = [
-    {"version", "checks", "files", "registry", "registered", "class_names", "progress"},
+    {"version", "checks", "files", "registry", "registered", "class_names", "progress", "plots"},
     {"layers", "likelihoods", "data"},
     {"networks", "presets"},
     {"sampling"},
