@@ -17,8 +17,7 @@ NEEDS_KERAS = False
 
 
 def main(argv):
-    from haim_tf import files
-    from haim_tf.training import plots
+    from haim_tf import files, plots
 
     if len(argv) != 2:
         raise ValueError(f"name one run's folder, as in haim_tf plot runs/mine, got {len(argv) - 1}")

@@ -97,9 +97,12 @@ def steps_a_program(interval):
 
 
 def check_stops(strategy, stages):
-    """A ValueError where a stage may stop early and another process than the chief would not know."""
-    apart = strategy is not None and strategy.extended._in_multi_worker_mode()
-    if apart and any("patience" in stage for stage in stages):
+    """A ValueError where a stage may stop early and other processes than the chief would not know."""
+    if strategy is None or not any("patience" in stage for stage in stages):
+        return
+    import tensorflow as tf
+
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
             "a stage with patience must be trained by one process, got the strategy 'multi_worker'"
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from haim_tf.training import plots
+from haim_tf import plots
 
 LEVEL = {"codebook_size": 8}
 
@@ -46,12 +46,12 @@ def drawn(monkeypatch):
 def test_what_is_drawn(run_folder, drawn, tmp_path):
     assert plots.plot_run(run_folder, tmp_path / "plot.png") == 50
     held, codes = drawn[0].axes
-    lines = {line.get_label(): line.get_xydata().tolist() for line in (*held.lines, *codes.lines)}
-    assert held.get_ylabel() == "held-out bits/dim"
-    assert lines["prior"] == [[30, 0.5], [50, 0.25]]
-    curves = [line.get_xydata().tolist() for line in codes.lines]
-    assert curves[:2] == [[[10, 4], [20, 8]], [[10, 3], [20, 6]]]
-    assert [line.get_xdata()[0] for line in held.lines if line.get_label().startswith("_")] == [20]
+    assert held.get_ylabel() == "prior\nheld-out bits/dim"
+    curve, end = held.lines
+    assert curve.get_xydata().tolist() == [[30, 0.5], [50, 0.25]] and end.get_xdata()[0] == 20
+    used, perplexity, _ = codes.lines
+    assert used.get_xydata().tolist() == [[10, 4], [20, 8]] and used.get_label() == "level 1"
+    assert perplexity.get_xydata().tolist() == [[10, 3], [20, 6]]
     assert np.asarray(Image.open(tmp_path / "plot.png")).std() > 5
 
 
@@ -59,7 +59,7 @@ def test_without_held_out_images_losses_are_drawn(run_folder, drawn, tmp_path):
     text = (run_folder / "metrics.csv").read_text()
     (run_folder / "metrics.csv").write_text("\n".join(text.splitlines()[:3]).replace("holdout_", "other_"))
     assert plots.plot_run(run_folder, tmp_path / "plot.png") == 20
-    assert drawn[0].axes[0].get_ylabel() == "loss, nats per element"
+    assert drawn[0].axes[0].get_ylabel() == "autoencoder 1\nloss, nats"
     assert drawn[0].axes[0].lines[0].get_ydata().tolist() == [2.0, 1.0]
 
 

@@ -1,1 +1,0 @@
-"""An exported model behind Ray Serve: tensorflow and Ray are all that it needs."""

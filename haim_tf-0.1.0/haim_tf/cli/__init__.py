@@ -1,1 +1,0 @@
-"""The command line: `main` finds and runs the subcommands, one file per subcommand."""
