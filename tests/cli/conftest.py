@@ -58,4 +58,6 @@ def _forget_commands():
             delattr(flags.FLAGS, flag.name)
         if name != "haim_tf.cli.main":
             del sys.modules[name]
+            # `from haim_tf.cli import _sheets` would find it here, its flags forgotten.
+            vars(sys.modules["haim_tf.cli"]).pop(name.rpartition(".")[2], None)
     flags.FLAGS.unparse_flags()
