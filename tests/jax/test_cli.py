@@ -53,7 +53,7 @@ def test_commands(run, pictures, tmp_path):
 def test_what_cannot_be_done_is_one_line(run, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = {"image_shape": [8, 8, 1], "levels": [], "prior": {"width": 4, "blocks": 1}}
-    recipe = {"model": model, "stages": [{"steps": 1, "learning_rate": 0.1}]}
+    recipe = {"model": model, "interval": 1, "stages": [{"steps": 1, "learning_rate": 0.1}]}
     (tmp_path / "debug.json").write_text(json.dumps(recipe))
     code, output, errors = run(*arguments)
     assert code == 2 and not output and errors.count("\n") == 1, errors
