@@ -84,6 +84,13 @@ def test_a_last_smaller_batch_is_a_step_too(precision):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5 if precision == "float32" else 1e-2)
 
 
+def test_batches_are_for_the_number_of_devices():
+    two = strategies.strategy_named("data_parallel")
+    strategies.check_batch_sizes(two, [2, 8])
+    with pytest.raises(ValueError, match="batch_size must be a multiple of 2, the number of replicas, got 3"):
+        strategies.check_batch_sizes(two, [2, 3])
+
+
 def test_strategies_of_tensorflow_are_refused():
     with pytest.raises(ValueError, match="'mirrored' must run under Keras' backend 'tensorflow', got 'jax'"):
         strategies.strategy_named("mirrored")
