@@ -6,7 +6,7 @@ VENV_DOCS := .venv-docs
 BIN := $(VENV)/bin
 PACKAGING := setup.cfg pyproject.toml
 
-.PHONY: samples test test-slow test-jax lint format docs clean
+.PHONY: samples test test-slow test-jax fuzz lint format docs release clean
 
 samples: $(VENV)/.installed
 	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
@@ -20,6 +20,9 @@ test-slow: $(VENV)/.installed-test
 test-jax: $(VENV_JAX)/.installed
 	KERAS_BACKEND=jax $(VENV_JAX)/bin/python -m pytest -m jax tests/jax
 
+fuzz: $(VENV)/.installed-serve
+	$(BIN)/python tests/fuzz/fuzz.py
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,6 +30,12 @@ lint: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What is uploaded, each tried in a clean environment of $(PYTHON).
+release: $(VENV)/.installed-test
+	rm -rf dist build
+	$(BIN)/python -m build
+	for package in dist/*; do PYTHON=$(PYTHON) .ci/smoke $$package || exit 1; done
 
 docs: $(VENV_DOCS)/.installed
 	$(VENV_DOCS)/bin/mkdocs build --strict
@@ -51,6 +60,10 @@ $(VENV)/.installed-test: $(VENV)/.pip $(PACKAGING)
 # What is documented is read, not imported: none of the package's own dependencies.
 $(VENV_DOCS)/.installed: $(VENV_DOCS)/.pip $(PACKAGING) Makefile
 	$(VENV_DOCS)/bin/python -m pip install mkdocs-material "mkdocstrings[python]"
+	touch $@
+
+$(VENV)/.installed-serve: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --editable ".[serve,test]"
 	touch $@
 
 # No tensorflow here, hence no dependencies from setup.cfg.

@@ -79,6 +79,60 @@ def forward_operations(network, shape, crop=None):
     return total + len(network.attention) * 2 * 2 * pairs * network.width
 
 
+def plain_convolution(network, shape, batch_size):
+    """Forward and backward passes of one convolution of a network's blocks' shape, and their operations."""
+    import keras
+
+    size = (*network.kernel_size, network.width, 2 * network.width)
+    work = 3 * 2 * batch_size * int(np.prod(shape)) * int(np.prod(size))
+
+    def convolution(x, kernel):
+        return keras.ops.conv(x, kernel, strides=1, padding="same")
+
+    return with_gradients(convolution, network.compute_dtype, (batch_size, *shape, network.width), size), work
+
+
+def plain_product(network, shape, batch_size):
+    """The same of one matrix product of the blocks' width."""
+    import keras
+
+    positions, width = batch_size * int(np.prod(shape)), network.width
+    run = with_gradients(keras.ops.matmul, network.compute_dtype, (positions, width), (width, 2 * width))
+    return run, 3 * 2 * positions * 2 * width**2
+
+
+def with_gradients(function, dtype, *shapes):
+    """A call of the compiled forward and backward passes of a function of random tensors."""
+    import keras
+
+    rng = np.random.default_rng(0)
+    operands = [keras.ops.convert_to_tensor(rng.normal(0, 1, shape), dtype) for shape in shapes]
+    outputs = function(*operands)
+
+    def ends(tensors):
+        # All results are asked for, so that none of the passes is left out.
+        return [keras.ops.max(keras.ops.reshape(t, (-1,))[:1]) for t in tensors]
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        @jax.jit
+        def run(outputs, *operands):
+            results, backward = jax.vjp(function, *operands)
+            return ends([results, *backward(outputs)])
+    else:
+        import tensorflow as tf
+
+        @tf.function(autograph=False)
+        def run(outputs, *operands):
+            with tf.GradientTape() as tape:
+                tape.watch(operands)
+                results = function(*operands)
+            return ends([results, *tape.gradient(results, operands, output_gradients=outputs)])
+
+    return lambda: [keras.ops.convert_to_numpy(t) for t in run(outputs, *operands)]
+
+
 def seconds(function):
     start = time.perf_counter()
     function()

@@ -111,7 +111,7 @@ def require_kernel_size(name: str, value: Iterable[int]) -> tuple[int, int]:
 
 
 def check_per_level(name: str, value: Any, count: int, low: float, high: float) -> list[float]:
-    """Returns one float a network from one value or a list of `count`, each in `low..high`.
+    """Returns one float per network from one value or a list of `count`, each in `low..high`.
 
     Raises:
         ValueError: another number of values, or one outside the range.
@@ -122,7 +122,8 @@ def check_per_level(name: str, value: Any, count: int, low: float, high: float) 
         values = np.broadcast_to(np.asarray(value, "float64"), count)
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} must be one number or {count} (one a level, finest first, then the prior), got {value!r}"
+            f"{name} must be one number or {count} (one per level, finest first, then the prior), "
+            f"got {value!r}"
         ) from None
     if not np.isfinite(values).all() or values.min() < low or values.max() > high:
         raise ValueError(f"{name} must lie in {low}..{high}, got {value!r}")
@@ -130,7 +131,7 @@ def check_per_level(name: str, value: Any, count: int, low: float, high: float) 
 
 
 def check_sampling(values: dict[str, Any] | None, networks: int, guided: bool) -> dict[str, Any]:
-    """How a model is sampled, complete: a dict of `temperature` and `top_p`, lists of one float a network,
+    """How a model is sampled, complete: a dict of `temperature` and `top_p`, lists of one float per network,
     and `guidance`, a float; what `values` lacks is 1.
 
     Args:

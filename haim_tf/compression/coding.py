@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from haim_tf import progress
+from haim_tf.backend import require_tensorflow
 from haim_tf.class_names import Labels
 from haim_tf.compression import container, tiles
 from haim_tf.compression.container import Container
@@ -51,6 +52,7 @@ def compress(
     Reference: De Fauw, Dieleman, Simonyan 2019, section 3 (the bound). NOTE: the codes are coded as they are,
     without bits back.
     """
+    require_tensorflow("compression")
     inputs.check_codes_have_auxiliary(model, "compression")
     images = [_check_image(image, model) for image in images]
     if labels is not None or not model.num_classes:
@@ -119,6 +121,7 @@ def decompress(
         >>> decompress(model, compress(model, images))[0].shape
         (16, 16, 3)
     """
+    require_tensorflow("decompression")
     names = [f"file {i}" for i in range(len(files))] if names is None else names
     files = [
         file if isinstance(file, Container) else container.unpack(file, name)

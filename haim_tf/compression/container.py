@@ -67,10 +67,10 @@ def pack(container: Container) -> bytes:
     name = container.model.encode()
     if not 1 <= min(container.height, container.width) <= max(container.height, container.width) <= MAX_SIDE:
         raise ValueError(
-            f"images have sides of 1 to {MAX_SIDE} pixels, got {container.height}x{container.width}"
+            f"images must have sides of 1 to {MAX_SIDE} pixels, got {container.height}x{container.width}"
         )
     if len(name) > 255:
-        raise ValueError(f"a model's name has at most 255 bytes in a file, got {container.model!r}")
+        raise ValueError(f"a model's name must have at most 255 bytes in a file, got {container.model!r}")
     data = b"".join(
         [
             MAGIC,

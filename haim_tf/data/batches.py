@@ -45,8 +45,8 @@ class Batches(keras.utils.PyDataset):
     Yields:
         `(images, labels)`, uint8 (B, H, W, C) and int32 (B,); `images` alone where the data has no labels
         or they are left out. With `codes` or `crop`, in place of the images a dict of `images` and, where
-        there are, `codes`, a tuple of int32 (B, h, w), and with both also `corner`, int32 (B, 2), the row and
-        column of each crop's first pixel.
+        there are, `codes`, a tuple of (B, h, w) of their own integers, and with both also `corner`, int32
+        (B, 2), the row and column of each crop's first pixel.
 
     Raises:
         ValueError: an argument that is not what is said above.
@@ -138,7 +138,7 @@ class Batches(keras.utils.PyDataset):
             images[symmetry == number] = transformed(images[symmetry == number], number, self.flip)
         x = images if self.crop is None and self.codes is None else {"images": images}
         if self.codes is not None:
-            x["codes"] = tuple(codes[symmetry, chosen].astype("int32") for codes in self.codes)
+            x["codes"] = tuple(codes[symmetry, chosen] for codes in self.codes)
         if self.crop is not None:
             corner = self._corners(np.random.default_rng((self.seed, 2, step)))
             places = [(slice(y, y + self.crop), slice(x, x + self.crop)) for y, x in corner]

@@ -1,7 +1,6 @@
 """How good a training set a model's samples are: the classification accuracy score."""
 
 import math
-import sys
 from collections.abc import Callable
 
 import keras
@@ -86,8 +85,7 @@ def train_classifier(
         metrics=["accuracy"],
     )
     if verbose:
-        said = f"Training a classifier on {train.name}, {len(train)} images, {steps} steps"
-        print(said, file=sys.stderr, flush=True)
+        progress.tell(f"Training a classifier on {train.name}, {len(train)} images, {steps} steps")
     batches = Batches(train, batch_size, seed=seed)
     with progress.Bar(steps, "steps", show=verbose) as bar:
         moving = keras.callbacks.LambdaCallback(

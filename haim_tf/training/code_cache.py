@@ -54,9 +54,8 @@ def _encode_all(model, images, flip, turns, verbose):
         codes.append(np.zeros((count, len(images), *shape), np.min_scalar_type(size - 1)))
     if verbose:
         size = sum(kept.nbytes for kept in codes) / 1e6
-        print(
-            f"encoding {len(images)} images{f', {count} ways each' * (count > 1)}: {size:,.0f} MB", flush=True
-        )
+        ways = f", {count} ways each" * (count > 1)
+        progress.tell(f"encoding {len(images)} images{ways}: {size:,.0f} MB")
     bar = progress.Bar(len(images), "images", show=verbose)
     start = 0
     for batch, _ in in_order(images, BATCH_SIZE):

@@ -12,6 +12,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import haim_tf
 from haim_tf import training
@@ -28,10 +29,10 @@ RECIPE = {
                 "code_dim": 4,
                 "width": 8,
                 "blocks": 1,
-                "decoder": {"width": 8, "blocks": 2, "dropout": 0.1, "condition_width": 8},
+                "decoder": {"width": 8, "blocks": 1, "dropout": 0.1, "condition_width": 8},
             }
         ],
-        "prior": {"width": 8, "blocks": 2, "attention": [0]},
+        "prior": {"width": 8, "blocks": 1, "attention": [0]},
     },
     "batch_size": 8,
     "flip": True,
@@ -56,6 +57,16 @@ RECIPE = {
 }
 
 
+# As few intervals as there are places to stop at: the end of a stage's steps, between stages, within one.
+SHORT = {
+    **RECIPE,
+    "stages": [
+        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["decoders", "prior"], "steps": 6, "learning_rate": 0.01, "warmup": 2},
+    ],
+}
+
+
 class KilledError(Exception):
     pass
 
@@ -74,6 +85,30 @@ def whole_run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
     model = training.train(training.read_recipe(RECIPE), data, folder, verbose=False)
     return folder, model
+
+
+@pytest.fixture(scope="module")
+def eager_run(data, tmp_path_factory):
+    """The model of a whole short run without programs, as the runs that are compared with it."""
+    tf.config.run_functions_eagerly(True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.stages, "_save_pictures", lambda *arguments: None)
+        folder = tmp_path_factory.mktemp("eager") / "run"
+        model = training.train(training.read_recipe(SHORT), data, folder, verbose=False)
+    tf.config.run_functions_eagerly(False)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _quickly(eagerly, monkeypatch):
+    """A few steps are quickest without a program, and pictures need one for each network; `whole_run`, which
+    is made before this applies, has both."""
+    monkeypatch.setattr(training.stages, "_save_pictures", lambda *arguments: None)
+
+
+@pytest.fixture
+def compiled():
+    tf.config.run_functions_eagerly(False)
 
 
 def rows_of(folder):
@@ -101,11 +136,10 @@ def test_a_run_leaves_a_preset_a_log_and_pictures(whole_run, data):
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 4])
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
 def test_an_interrupted_run_goes_on_as_if_it_never_stopped(
-    whole_run, data, tmp_path, monkeypatch, stop_after
+    eager_run, data, tmp_path, monkeypatch, stop_after
 ):
-    _, expected = whole_run
     saves = []
     save = training.RunFolder.save
 
@@ -115,16 +149,16 @@ def test_an_interrupted_run_goes_on_as_if_it_never_stopped(
         if len(saves) == stop_after:
             raise KilledError
 
-    recipe = training.read_recipe(RECIPE)
+    recipe = training.read_recipe(SHORT)
     with monkeypatch.context() as patch:
         patch.setattr(training.RunFolder, "save", save_then_die)
         with pytest.raises(KilledError):
             training.train(recipe, data, tmp_path / "run", verbose=False)
     assert not (tmp_path / "run" / "preset").exists()
     model = training.train(recipe, data, tmp_path / "run", verbose=False)
-    for mine, other in zip(model.weights, expected.weights, strict=True):
+    for mine, other in zip(model.weights, eager_run.weights, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6, err_msg=mine.path)
-    assert len(rows_of(tmp_path / "run")) == 5
+    assert len(rows_of(tmp_path / "run")) == 3
 
 
 def test_a_finished_run_is_not_trained_again(whole_run, data):
@@ -135,7 +169,7 @@ def test_a_finished_run_is_not_trained_again(whole_run, data):
     np.testing.assert_array_equal(model.prior.last.kernel, expected.prior.last.kernel)
 
 
-def test_kill_9_in_the_middle_then_resume(whole_run, data, tmp_path):
+def test_kill_9_in_the_middle_then_resume(whole_run, compiled, data, tmp_path):
     _, expected = whole_run
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(RECIPE))
@@ -387,6 +421,9 @@ def test_the_leaves_recipe_s_own_path_in_smoke_mode(tmp_path, variant):
         ({"batchsize": 3}, "batchsize"),
         ({"stages": []}, "stages"),
         ({"stages": [{"steps": 3}]}, "learning_rate"),
+        ({"stages": True}, "a recipe's stages must be a list, got True"),
+        ({"variants": 5}, "a recipe's variants must be JSON objects by name, got 5"),
+        ({"variants": {"flat": 3}}, "a recipe's variants must be JSON objects by name, got .'flat': 3"),
         ({"stages": [{"steps": 4, "learning_rate": 1.0}]}, "multiple of interval 3, got .*'steps': 4"),
         (
             {"stages": [{"steps": 0, "learning_rate": 1.0}]},
@@ -408,6 +445,9 @@ def test_a_wrong_recipe_is_named(change, message):
         ({"turns": 1}, "a recipe's turns must be true or false, got 1"),
         ({"balance": -1}, "a recipe's balance must be a number of at least 0 and at most 1, got -1"),
         ({"rare_codes_below": 2}, "a recipe's rare_codes_below must be .* got 2"),
+        ({"precision": "float8"}, "a recipe's precision must be one of float32, .*, got 'float8'"),
+        ({"model": {"mixtures": float("nan")}}, "the recipe.model.mixtures must be a finite number, got nan"),
+        ({"last": {"learning_rate": float("inf")}}, "stages.1.learning_rate must be a finite"),
         ({"clip_norm": 0}, "a recipe's clip_norm must be a number above 0, got 0"),
         ({"ema": 1.0}, "stage 1: ema must be .* got 1.0"),
         ({"last": {"learning_rate": "fast"}}, "stage 2: learning_rate must be .* got 'fast'"),
@@ -586,6 +626,26 @@ def test_batch_sizes_and_averages_are_a_stage_s_own(data, tmp_path, monkeypatch)
     assert compiled == [None, 0.5, None]
     metadata = json.loads((tmp_path / "run" / "preset" / "metadata.json").read_text())
     assert metadata["training"]["images_seen"] == [24, 48, 24]
+
+
+def test_the_learning_rate_rises_then_falls_along_a_cosine(data, tmp_path, monkeypatch):
+    losses, rates = haim_tf.HierarchicalModel.losses_and_statistics, []
+
+    def spy(self, *args, training=False, **kwargs):
+        if training:
+            rates.append(float(self.optimizer.learning_rate))
+        return losses(self, *args, training=training, **kwargs)
+
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
+    stages = [{"steps": 9, "learning_rate": 0.02, "warmup": 4}, {"steps": 3, "learning_rate": 0.01}]
+    recipe = {**RECIPE, "model": RECIPE["variants"]["flat"]["model"], "stages": stages}
+    training.train(training.read_recipe(recipe), data, tmp_path / "run", verbose=False)
+
+    def cosine(peak, steps):
+        return [peak * (0.01 + 0.99 * (1 + np.cos(np.pi * i / steps)) / 2) for i in range(steps)]
+
+    expected = [0.0, 0.005, 0.01, 0.015, *cosine(0.02, 5), *cosine(0.01, 3)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 def test_an_average_reaches_back_a_tenth_of_the_steps_at_most():
