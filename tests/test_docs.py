@@ -111,7 +111,7 @@ def test_snippets_run(name, place):
         assert isinstance(found["again"].autoencoders[0].decoder, found["LinearDecoder"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="the models of the zoo, trained and sampled as the pages say")
 @pytest.mark.parametrize("name", sorted({*QUICK, *ELSEWHERE} - CHEAP))
 def test_snippets_run_as_they_stand(name, place):
     run(name, place, {})
@@ -135,7 +135,7 @@ def test_notebooks_are_kept_as_they_were_executed_and_small(path):
     assert f"- tutorials/{path.stem}.md\n" in (ROOT / "mkdocs.yml").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a model of the zoo, sampled and completed")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
