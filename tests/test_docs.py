@@ -14,7 +14,7 @@ from PIL import Image
 
 import haim_tf
 from haim_tf.models.hierarchy import LEVEL_KEYS, OPTIONAL_LEVEL_KEYS
-from haim_tf.networks import AutoregressiveNetwork, PixelCNN
+from haim_tf.networks import AUXILIARY_DECODERS, AutoregressiveNetwork, PixelCNN
 from haim_tf.training import read_recipe
 from haim_tf.training.recipe import (
     DEFAULTS,
@@ -74,6 +74,8 @@ def place(tmp_path, monkeypatch):
                 image = rng.integers(0, 40, (32, 32, 3)) + 20 * label
                 Image.fromarray(image.astype("uint8")).save(folder / f"{i}.png")
     monkeypatch.chdir(tmp_path)
+    # What a page registers is gone afterwards.
+    monkeypatch.setattr(AUXILIARY_DECODERS, "_makers", dict(AUXILIARY_DECODERS._makers))
     return tmp_path
 
 
@@ -89,7 +91,7 @@ def run(name, place, replaced):
         haim_tf.saved_model.export(
             haim_tf.load("debug"), place / "models/fashion_mnist28", batch_sizes=[1], warmup=False, xla=False
         )
-    found = {}
+    found = {"__name__": "__main__"}
     for code in snippets(path):
         for old, new in replaced.items():
             code = code.replace(old, new)
@@ -139,7 +141,7 @@ def test_notebooks_are_kept_as_they_were_executed_and_small(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = {}
+    found = {"__name__": "__main__"}
     for cell in code_of(path):
         exec(compile("".join(cell["source"]), str(path), "exec"), found)
 
