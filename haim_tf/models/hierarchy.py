@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -224,12 +223,13 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, a dict that JSON can hold."""
-        return copy.deepcopy(self._arguments)
+        # Not by `deepcopy`: Keras makes the dict one that knows its model, which would be copied with it.
+        return _as_python(self._arguments)
 
     def get_config(self) -> dict:
         known = {"class_names": self.class_names, "sampling_defaults": self._sampling}
         known |= {"origin": self.origin, "fitted": self.fitted}
-        return {**super().get_config(), **self._arguments, **known}
+        return {**super().get_config(), **self.arguments, **known}
 
     @classmethod
     def from_config(cls, config: dict) -> HierarchicalModel:
