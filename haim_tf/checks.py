@@ -59,13 +59,14 @@ def require_number(
     low: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    high: float | None = None,
 ) -> float:
     """`value` as a float within the bounds, whatever number type it is of.
 
     Args:
         name: what the message calls it.
         value: to be checked; a bool or a text is no number, and neither is NaN.
-        low: lower bound, included. above, below: bounds, excluded. `None`: none.
+        low, high: bounds, included. above, below: bounds, excluded. `None`: none.
 
     Raises:
         ValueError: it is no number, or out of bounds.
@@ -79,11 +80,12 @@ def require_number(
         number = float("nan") if type(value).__name__ in ("bool", "bool_", "str", "bytes") else float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    fits = number == number and (low is None or number >= low)
+    fits = number == number and (low is None or number >= low) and (high is None or number <= high)
     if not fits or (above is not None and number <= above) or (below is not None and number >= below):
         bounds = [f"of at least {low}"] if low is not None else []
         bounds += [f"above {above}"] if above is not None else []
         bounds += [f"below {below}"] if below is not None else []
+        bounds += [f"at most {high}"] if high is not None else []
         raise ValueError(f"{name} must be a number {' and '.join(bounds)}".rstrip() + f", got {value!r}")
     return number
 

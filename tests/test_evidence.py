@@ -67,9 +67,9 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(script, eagerly, tmp_pa
 
     # The figures that are there are kept, and other settings are refused.
     (tmp_path / "out/no_codes-0.json").write_text(json.dumps({**flat, "samples": {"recall": 0.123}}))
-    assert "training" in capsys.readouterr().out
+    assert "training" in "".join(capsys.readouterr())
     script(*command, "--arms=no_codes")
-    assert "training" not in capsys.readouterr().out
+    assert "training" not in "".join(capsys.readouterr())
     text = (tmp_path / "page.md").read_text()
     assert "0.123" in text and "masked_3" not in text and text.count("# Evidence") == 1
     with pytest.raises(ValueError, match=r"other settings \(probe_steps\)"):

@@ -31,8 +31,22 @@ def folder(tmp_path_factory):
     return root
 
 
+def code_of_the_page():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs/finetuning.md").read_text(), re.S)
+
+
+def test_the_few_lines_of_the_page(folder, monkeypatch):
+    code = code_of_the_page()[0].replace('"imagenet32"', '"debug"')
+    code = code.replace("output=", "smoke=True, output=")
+    monkeypatch.chdir(folder)
+    exec(code, found := {})
+    assert found["model"].class_names == [f"class{i}" for i in range(10)]
+    assert haim_tf.load("runs/mine/preset").origin["pretrained"]
+    assert Image.open("samples.png").width == 5 * (3 * 16 + 2) - 2
+
+
 def test_the_code_of_the_page(folder, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/finetuning.md").read_text(), re.S)
+    code = code_of_the_page()[1]
     assert 'load("imagenet32"' in code and "epochs=5" in code
     code = code.replace('"imagenet32"', '"debug"').replace("epochs=5", "epochs=1")
     code = code.replace("(32, 32, 3)", "(16, 16, 3)")

@@ -70,3 +70,5 @@ def main(argv: list[str]) -> None:
         f"{num} images each: Frechet distance {report['frechet_distance']:.4f}, precision "
         f"{report['precision']:.4f}, recall {report['recall']:.4f} (k = {report['neighbors']})"
     )
+    if output:
+        print(f"figures in {output}")

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from haim_tf.cli import _sheets
 from haim_tf.cli._output import check_arrays, check_sheet, write_arrays
 
 if TYPE_CHECKING:
     import numpy as np
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(_sheets)
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", required=True)
 flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
 flags.DEFINE_string("split", "val", "Split of the data, e.g. val[:1000].")
@@ -69,10 +71,14 @@ def main(argv: list[str]) -> None:
         batch_size=FLAGS.batch_size,
         verbose=True,
     )
-    data.save_grid(sheet(images, mask, completions), output, columns=2 + FLAGS.completions)
+    names = ["original", "known", *(f"completion {i + 1}" for i in range(FLAGS.completions))]
+    _sheets.write_sheet(sheet(images, mask, completions), output, len(names), names)
     if npz:
         write_arrays(npz, images=images, mask=mask, completions=completions, labels=labels)
-    print(f"{len(images)} images in {output}; columns: original, known, {FLAGS.completions} completions")
+    arrays = f", and as arrays in {npz}" if npz else ""
+    print(
+        f"{len(images)} images in {output}{arrays}; columns: original, known, {FLAGS.completions} completions"
+    )
 
 
 def sheet(images: np.ndarray, mask: np.ndarray, completions: np.ndarray) -> np.ndarray:

@@ -46,6 +46,9 @@ def main(argv: list[str]) -> None:
     if output:
         files.write_json(output, report)
     print(table(report))
+    for what, path in (("figures", output), ("scores of single images", csv)):
+        if path:
+            print(f"{what} in {path}")
 
 
 def table(report: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Tells what a model is: its classes with their numbers, how it samples, its codes."""
+"""Tells what a model is: its picture, codes, figures, how it samples, its classes with their numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from haim_tf.presets import model_card
 ARGUMENTS = "MODEL"
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder; the same as the argument MODEL.")
-
-NEEDS_KERAS = False
 
 
 def main(argv: list[str]) -> None:
@@ -35,7 +33,15 @@ def describe(name: str, folder: Path, config: dict[str, Any], metadata: dict[str
         "weights": "pretrained" if presets.is_pretrained(folder) else "none that are trained",
         "sampling": ", ".join(f"{key} {_values(value)}" for key, value in sampling.items()),
     }
+    if bits := metadata.get("evaluation", {}).get("bits_per_dim", {}).get("total"):
+        report = metadata["evaluation"]
+        rows["bits/dim"] = f"{bits:.3f} on {report['num']:,} images of {report['data']}"
+    pictures = [folder / name for name in metadata.get("pictures", {}) if (folder / name).is_file()]
+    if pictures:
+        rows["picture"] = pictures[0]
     lines = [f"{key:<9} {value}" for key, value in rows.items()]
+    for metric in metadata.get("metrics", ()):
+        lines.append(f"metric    {metric['name']} {metric['value']}")
     count, class_names = config.get("num_classes"), metadata.get("class_names")
     if count is None:
         return [*lines, "classes   none: this model takes no labels"]

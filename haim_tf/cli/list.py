@@ -14,8 +14,6 @@ flags.DEFINE_bool(
     "pretrained", None, "Only models whose trained weights are here; --nopretrained: the others."
 )
 
-NEEDS_KERAS = False
-
 
 def main(argv: list[str]) -> None:
     rows = [["name", "image", "levels", "codes", "parameters", "pretrained", "bits/dim", "data", "terms"]]

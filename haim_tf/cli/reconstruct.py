@@ -6,10 +6,12 @@ auxiliary decoders make of them, or both.
 
 from absl import flags
 
+from haim_tf.cli import _sheets
 from haim_tf.cli._numbers import parse_numbers
 from haim_tf.cli._output import check_sheet
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(_sheets)
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", required=True)
 flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
 flags.DEFINE_string("split", "val", "Split of the data, e.g. val[:1000].")
@@ -55,5 +57,5 @@ def main(argv: list[str]) -> None:
             columns.append(model.reconstruct(originals, level, decoder, seed=FLAGS.seed, **options))
             names.append(f"level {level} {decoder}")
     sheet = np.stack(columns, axis=1).reshape(-1, *model.image_shape)
-    data.save_grid(sheet, output, columns=len(columns))
+    _sheets.write_sheet(sheet, output, len(columns), names)
     print(f"{len(originals)} images in {output}; columns: {', '.join(names)}")

@@ -48,7 +48,11 @@ def test_prints_a_table_and_writes_json(run, folder):
     np.testing.assert_allclose([float(row["total"]) for row in scores], bits, rtol=1e-4)
     right = np.mean([row["label"] == row["predicted_label"] for row in scores])
     assert report["label_posterior"]["accuracy"] == right
-    assert output.splitlines()[-1] == f"Label by Bayes' rule: accuracy {right:.4f}."
+    assert output.splitlines()[-3:] == [
+        f"Label by Bayes' rule: accuracy {right:.4f}.",
+        "figures in metrics.json",
+        "scores of single images in scores.csv",
+    ]
 
     rows = {" ".join(line.split()[:2]): line.split() for line in output.splitlines()}
     level = report["levels"]["level_2"]

@@ -212,3 +212,6 @@ def test_other_classes_keep_the_defaults_and_get_a_row_of_their_own(model, tmp_p
     model.save_to_preset(tmp_path / "preset", metadata={"sampling": {"guidance": 2}})
     other = haim_tf.load(tmp_path / "preset", num_classes=5)
     assert other.prior.no_label == 5 and other.sampling_defaults["guidance"] == 2.0
+    # All begin as "no label", which stays what it was.
+    rows, own = (np.asarray(m.prior.embed_label.embeddings) for m in (other, model))
+    np.testing.assert_array_equal(rows, np.repeat(own[-1:], 6, axis=0))

@@ -379,6 +379,13 @@ def test_other_number_of_classes_keeps_all_but_the_class_embedding(model, saved)
     assert haim_tf.load(saved, num_classes=3).class_names == ["a", "b", "c"]
 
 
+def test_classes_that_the_preset_knows_keep_their_rows(model, saved):
+    loaded = haim_tf.load(saved, class_names=["d", "C", "a"])
+    old, new = (np.asarray(m.prior.embed_label.embeddings) for m in (model, loaded))
+    np.testing.assert_array_equal(new[1:], old[[2, 0]])
+    np.testing.assert_allclose(new[0], old.mean(0), rtol=1e-6)
+
+
 def test_unconditional_preset_becomes_conditional(tmp_path):
     model = tiny_model(num_classes=None)
     model.save_to_preset(tmp_path / "new", metadata={"class_names": ["of", "the", "data"]})
@@ -389,6 +396,7 @@ def test_unconditional_preset_becomes_conditional(tmp_path):
     for name, value in ours.items():
         np.testing.assert_array_equal(value, theirs[name])
     assert haim_tf.load(tmp_path / "new").class_names is None
+    assert not np.asarray(theirs["prior/embed_label/embeddings"]).any()  # So that nothing changes at first.
 
 
 def test_misfit_is_found_with_another_number_of_classes(preset):
@@ -430,6 +438,33 @@ def test_other_format_version(preset, version):
     edit_json(preset / "metadata.json", format_version=version)
     with pytest.raises(ValueError, match=f"has the preset format {version!r}; .* reads format 1"):
         haim_tf.load(preset)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": 0.5}, "must have a list as class_names, got 0.5"),
+        ({"class_names": "abc"}, "must have a list as class_names, got 'abc'"),
+        ({"class_names": ["a", "b"]}, r"must have 3 texts as class_names, got \['a', 'b'\]"),
+        ({"class_names": ["a", "b", None]}, r"must have 3 texts as class_names, got \['a', 'b', None\]"),
+        ({"dataset": ["a"]}, r"must have an object as dataset, got \['a'\]"),
+        ({"sampling": 3}, "must have an object as sampling, got 3"),
+        ({"sha256": 7}, "must have a text as sha256, got 7"),
+        ({"name": {}}, "must have a text as name, got {}"),
+    ],
+)
+def test_metadata_of_other_kinds(preset, changes, message):
+    edit_json(preset / "metadata.json", **changes)
+    with pytest.raises(ValueError, match=f"metadata.json {message}"):
+        presets.read(preset)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, num_classes=1)
+    for metadata in ({"name": 3}, {"dataset": "mine"}, {"class_names": [7]}):
+        with pytest.raises(ValueError, match="metadata.json must have"):
+            model.save_to_preset(tmp_path / "new", metadata=metadata)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_checksum(preset):

@@ -203,6 +203,11 @@ def test_a_strategy_that_cannot_be_had_is_named(monkeypatch):
     assert strategy_named("none") is None
     with pytest.raises(ValueError, match="mirrored, multi_worker, got 'several'"):
         strategy_named("several")
+    message = (
+        "'data_parallel' must run under Keras' backend 'jax', got 'tensorflow', which has none, mirrored"
+    )
+    with pytest.raises(ValueError, match=message):
+        strategy_named("data_parallel")
     for config in ("", "{", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'):
         monkeypatch.setenv("TF_CONFIG", config)
         with pytest.raises(ValueError, match="TF_CONFIG"):
