@@ -19,7 +19,7 @@ flags.DEFINE_string(
 NEEDS_KERAS = False
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import presets
     from haim_tf.presets import hub
 

@@ -1,7 +1,11 @@
 """`train`: the stages of a recipe one after the other, from whatever point an earlier run reached."""
 
+from __future__ import annotations
+
 import math
+import os
 import time
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -13,8 +17,13 @@ from haim_tf.models import HierarchicalModel, without_rare_codes
 from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
 from haim_tf.training.held_out import WATCHED, HeldOut
-from haim_tf.training.recipe import CLASSES_OF_DATA, check_recipe, with_classes_of
+from haim_tf.training.recipe import CLASSES_OF_DATA, Recipe, check_recipe, with_classes_of
 from haim_tf.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from haim_tf.data import ImageData
+    from haim_tf.layers.types import Tensor
+    from haim_tf.training.strategy import Strategy
 
 # How many training images, evenly spaced, tell which codes are rare.
 RARE_CODES_IMAGES = 10_000
@@ -24,7 +33,15 @@ BAR_SECONDS = 0.5
 SCORE = "holdout_bits_per_dim_total"
 
 
-def train(recipe, source, output, split="train", resume=True, verbose=True, strategy="none"):
+def train(
+    recipe: Recipe,
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    split: str = "train",
+    resume: bool = True,
+    verbose: bool = True,
+    strategy: str = "none",
+) -> HierarchicalModel:
     """Trains a model by a recipe, or goes on with a run that was interrupted.
 
     The output folder holds `recipe.json`, `data.json` (what it is trained on), `metrics.csv`,
@@ -66,7 +83,17 @@ def train(recipe, source, output, split="train", resume=True, verbose=True, stra
     return train_on(images, source, recipe, model, output, split, resume, verbose, strategy)
 
 
-def train_on(images, source, recipe, model, output, split, resume, verbose, strategy):
+def train_on(
+    images: ImageData,
+    source: str | os.PathLike,
+    recipe: Recipe,
+    model: HierarchicalModel,
+    output: str | os.PathLike,
+    split: str,
+    resume: bool,
+    verbose: bool,
+    strategy: Strategy | None,
+) -> HierarchicalModel:
     """`train`, of images that have been read and a model of the recipe's configuration, which only tells
     shapes and names; `strategy` is a `tf.distribute` strategy or `None`."""
     check_recipe(recipe, model, images)
@@ -148,7 +175,7 @@ def _current_model(run, recipe, images, strategy):
     return model
 
 
-def load_for(name, images):
+def load_for(name: str | os.PathLike, images: ImageData) -> HierarchicalModel:
     """A preset's model with the classes of an `ImageData`, by name where it has names."""
     if images.labels is None:
         return presets.load(name, weights=True)
@@ -334,17 +361,17 @@ class AveragingAdam(keras.optimizers.Adam):
     `num_updates` does."""
 
     @property
-    def ema_momentum(self):
+    def ema_momentum(self) -> Tensor | float:
         if not self.built:
             return self._ema_momentum
         steps = ops.cast(self.iterations, "float32")
         return ops.minimum(self._ema_momentum, (1.0 + steps) / (10.0 + steps))
 
     @ema_momentum.setter
-    def ema_momentum(self, value):
+    def ema_momentum(self, value: float) -> None:
         self._ema_momentum = value
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "ema_momentum": self._ema_momentum}
 
 
