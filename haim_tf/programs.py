@@ -144,7 +144,9 @@ def _setting():
 def _describe(layer):
     """A layer's configuration as JSON, or `None` where code of others takes part, which may change unseen."""
     try:
-        described = json.dumps(keras.saving.serialize_keras_object(layer), sort_keys=True)
+        serialized = keras.saving.serialize_keras_object(layer)
+        serialized["config"].pop("name", None)
+        described = json.dumps(serialized, sort_keys=True)
     except (TypeError, ValueError):
         return None
 

@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 
+# What tests compile is of no use later on.
+os.environ["HAIM_TF_PROGRAMS"] = "0"
 # TensorFlow reads them when it is imported. Tests run side by side, a thread each.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -13,6 +15,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import keras
 import numpy as np
 import pytest
+
+from haim_tf import progress
+
+# Nothing is told of, however slow the machine is.
+progress.SLOW_SECONDS = 3600.0
 
 collect_ignore = [] if keras.backend.backend() == "jax" else ["jax"]
 

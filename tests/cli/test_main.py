@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import haim_tf
+
 COMMANDS = (
     "classifier",
     "choose_sampling",
@@ -61,6 +63,10 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
     assert ("--data" in shown) == (command in reading)
     assert ("--labels" in shown) == (command in ("compress", "sample"))
     assert "--verbosity" not in shown
+
+
+def test_version(run):
+    assert run("--version") == (0, f"haim_tf {haim_tf.__version__}\n", "")
 
 
 def test_unknown_command_suggests_near_ones(run):
@@ -141,10 +147,11 @@ def test_interrupted(run, monkeypatch):
     assert run("list")[0] == 130
 
 
-@pytest.mark.parametrize("command", ["list", "--help"])
+@pytest.mark.parametrize("command", ["list", "--help", "--version"])
 def test_answers_without_tensorflow_and_keras(command):
     process = start(command, options=["-X", "importtime"])
-    assert process.returncode == 0 and ("debug" if command == "list" else "usage") in process.stdout
+    answer = {"list": "debug", "--help": "usage", "--version": "haim_tf"}[command]
+    assert process.returncode == 0 and answer in process.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in process.stderr.splitlines()}
     assert "haim_tf.cli.main" in imported
     assert not {"tensorflow", "keras", "numpy"} & imported
