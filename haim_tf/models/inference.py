@@ -118,9 +118,7 @@ class Inference:
         if name not in self._programs:
             function = getattr(self, name)
             if keras.backend.backend() == "tensorflow":
-                import tensorflow as tf
-
-                function = tf.function(function, reduce_retracing=True, autograph=False)
+                function = _for_any_number(function)
             self._programs[name] = function
         count, results = len(arrays[0]), []
         if not count:
@@ -196,3 +194,16 @@ def _one_by_one(function, count):
 
     signature = tf.TensorSpec((None,), "float32")
     return tf.map_fn(function, tf.range(count), parallel_iterations=1, fn_output_signature=signature)
+
+
+def _for_any_number(function):
+    """A function of batches and settings, traced once for batches of any number."""
+    import tensorflow as tf
+
+    traced = tf.function(function, autograph=False)
+
+    def run(*args):
+        specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) if tf.is_tensor(x) else x for x in args]
+        return traced.get_concrete_function(*specs)(*args)
+
+    return run
