@@ -81,7 +81,10 @@ class Programs:
                 if content is not None:
                     # XLA may refuse what is kept; then it is made anew.
                     with contextlib.suppress(Exception):
-                        return _loaded(content, self._layer, inputs)[0]
+                        program, found = _loaded(content, self._layer, inputs)
+                        if found.keys() - content["executables"].keys():
+                            _write(path, {**content, "executables": found})
+                        return program
         elif kept:
             _keep_under_jax()
         count, height, width = inputs[0].shape[:3]
@@ -112,7 +115,7 @@ def keeping() -> bool:
     try:
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder().stat()
-    except OSError:
+    except (OSError, RuntimeError):  # No room for it, or no home.
         return False
     if not hasattr(os, "getuid"):
         return True
@@ -278,7 +281,7 @@ def _executables(kept, name):
         with tf.io.gfile.GFile(f"{place}/{file}", "wb") as opened:
             opened.write(content)
     try:
-        with startup.held_back(_LOADING) if kept else contextlib.nullcontext():
+        with contextlib.nullcontext() if startup.is_quiet() or not kept else startup.held_back(_LOADING):
             yield found
     finally:
         for file in tf.io.gfile.listdir(place):
