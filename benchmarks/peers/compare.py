@@ -1,7 +1,8 @@
-"""Our pixel decoder beside the same one in plain PyTorch, under TensorFlow and under JAX, in turn.
+r"""Our pixel decoder beside the same one in plain PyTorch, under TensorFlow and under JAX, in turn.
 
     python -m venv .venv-torch && .venv-torch/bin/pip install -r benchmarks/peers/requirements.txt
-    python benchmarks/peers/compare.py --torch_python=.venv-torch/bin/python --output=peers.json
+    python benchmarks/peers/compare.py --torch_python=.venv-torch/bin/python \
+        --jax_python=.venv-jax/bin/python --output=peers.json
 
 Each peer is a process of its own that waits for its turn: a training step (float32, Adam, clipping, moving
 average), a forward pass, sampling. The PyTorch sampler is naive, a forward pass an element; some of its
@@ -24,7 +25,7 @@ FLAGS = flags.FLAGS
 HERE = Path(__file__).parent
 WORK = "step", "forward", "sample"
 flags.DEFINE_string("torch_python", None, "Python of an environment with requirements.txt.", required=True)
-flags.DEFINE_list("backends", ["tensorflow", "jax"], "Backends that haim_tf runs under.")
+flags.DEFINE_string("jax_python", None, "Python of an environment with haim_tf and JAX; none: without JAX.")
 flags.DEFINE_integer("batch_size", 32, "Images of 32x32 in a step and a forward pass.", lower_bound=1)
 flags.DEFINE_integer("samples", 16, "Images sampled at once.", lower_bound=1)
 flags.DEFINE_integer("naive_rows", 2, "Rows of the naive sampler that are run, of 32.", lower_bound=1)
@@ -69,9 +70,9 @@ def main(argv):
     output = files.check_new_file(FLAGS.output) if FLAGS.output else None
     with tempfile.TemporaryDirectory() as folder:
         common = Path(folder) / "weights.npz", FLAGS.batch_size, FLAGS.samples
-        peers = {
-            name: Peer(sys.executable, "ours.py", *common, KERAS_BACKEND=name) for name in FLAGS.backends
-        }
+        peers = {"tensorflow": Peer(sys.executable, "ours.py", *common, KERAS_BACKEND="tensorflow")}
+        if FLAGS.jax_python:
+            peers["jax"] = Peer(FLAGS.jax_python, "ours.py", *common, KERAS_BACKEND="jax")
         peers["torch"] = Peer(FLAGS.torch_python, "twin.py", *common, FLAGS.naive_rows)
         for name, peer in peers.items():
             print(name, peer.report, file=sys.stderr, flush=True)
