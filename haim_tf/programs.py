@@ -19,6 +19,7 @@ import os
 import platform
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ class Programs:
         path = None
         if kept and is_tensorflow():
             described = _describe(self._layer)
-            if described is not None:
+            kept = described is not None
+            if kept:
                 path = folder() / f"{_digest([*_setting(), self._what, described, signature])}.zip"
                 content = _read(path)
                 if content is not None:
@@ -305,7 +307,7 @@ def _read(path):
             content["graph"] = archive.read(GRAPH)
             names = [name for name in archive.namelist() if name.startswith(EXECUTABLES)]
             content["executables"] = {name.removeprefix(EXECUTABLES): archive.read(name) for name in names}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile):
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
@@ -324,10 +326,16 @@ def _write(path, content):
         files.write_file(path, lambda file: file.write(written.getvalue()))
     except ValueError:
         return  # A disk that is full or read-only.
+    _make_room(path.parent)
+
+
+def _make_room(place):
+    """Removes the oldest files of a folder, half-written ones too, where they are too many."""
     found = []
-    for file in path.parent.glob("*.zip*"):  # Those too that an ended process left half-written.
+    for file in place.glob("*"):
         with contextlib.suppress(OSError):  # Another process makes room as well.
-            found.append((file.stat().st_mtime, file.stat().st_size, file))
+            if file.is_file():
+                found.append((file.stat().st_mtime, file.stat().st_size, file))
     total = 0
     for _, size, file in sorted(found, reverse=True):
         total += size
@@ -346,5 +354,5 @@ def _keep_under_jax():
         setting = __version__, jax.__version__, _processor(), os.environ.get("XLA_FLAGS")
         own = folder() / f"jax-{_digest(setting)}"
         jax.config.update("jax_compilation_cache_dir", str(own))
-        jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
+        _make_room(own)  # JAX itself would need another package for that.
         compilation_cache.reset_cache()  # It looked for a folder at the first compilation.
