@@ -1,10 +1,11 @@
-"""What Keras' backends do differently for all who use them: programs, devices, features that are absent."""
+"""Where Keras' backends differ, for all who use them: programs, devices, what one of them lacks."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -37,6 +38,23 @@ def has_accelerator() -> bool:
     """Whether Keras computes on something else than the processor."""
     devices = keras.distribution.list_devices()  # The best kind that there is, such as "gpu:0".
     return bool(devices) and not devices[0].lower().startswith("cpu")
+
+
+@contextlib.contextmanager
+def unoptimized() -> Iterator[None]:
+    """Inside, JAX compiles programs quickly instead of making them quick: those of initial values run once,
+    and take a second or two each to optimize."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def compiled(function: Callable, layer: keras.Layer, xla: bool = True) -> Callable:

@@ -23,7 +23,7 @@ class Bar:
     codes, but a line each ten seconds. Standard output is left alone.
 
     Args:
-        total: how many units there are.
+        total: how many units there are; `None`: nobody knows.
         unit: what is counted, in the plural.
         show: whether to show anything.
 
@@ -32,8 +32,9 @@ class Bar:
         ...     bar.add(3)
     """
 
-    def __init__(self, total: int, unit: str, show: bool = True):
-        self.total, self.unit, self.done, self._bar = int(total), unit, 0, None
+    def __init__(self, total: int | None, unit: str, show: bool = True):
+        self.total = None if total is None else int(total)
+        self.unit, self.done, self._bar = unit, 0, None
         self._show, self._said = show, time.monotonic()
         if show and is_terminal():
             from tqdm import tqdm
@@ -50,12 +51,13 @@ class Bar:
             if figures:
                 self._bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()}, refresh=False)
             self._bar.update(count)
-            if self.done >= self.total:
+            if self.total is not None and self.done >= self.total:
                 self.close()
         elif self._show and time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
             text = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
-            print(f"{self.done}/{self.total} {self.unit}{text}", file=sys.stderr, flush=True)
+            of_all = "" if self.total is None else f"/{self.total}"
+            print(f"{self.done}{of_all} {self.unit}{text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Takes the bar off the terminal; more than once is as good."""
@@ -79,7 +81,7 @@ def said_if_slow(text: str) -> Iterator[None]:
         >>> with said_if_slow("compiling the sampler"):
         ...     pass
     """
-    timer = threading.Timer(SLOW_SECONDS, _say, [text])
+    timer = threading.Timer(SLOW_SECONDS, tell, [text])
     timer.daemon = True
     timer.start()
     try:
@@ -88,11 +90,12 @@ def said_if_slow(text: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _say(text):
+def tell(text: str) -> None:
+    """A plain line on standard error, of work that is under way; above the bars, where there are some."""
     if any(bar._bar is not None for bar in list(_open_bars)):
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)  # Above the bars.
+        tqdm.write(text, file=sys.stderr)
     else:
         print(text, file=sys.stderr, flush=True)
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from haim_tf import data
 from haim_tf.data import Batches, ImageData, in_order, load, read_image, save_grid
+from haim_tf.data.batches import num_symmetries, transformed
 
 
 def random_images(*shape, seed=0):
@@ -98,6 +99,8 @@ def test_wrong_images_are_refused_by_name(images, message):
         ([0, 1, 2**40], None, "1099511627776"),
         ([0.0, 1.0, 2.0], None, "float64"),
         ([0, 1, 2], ["a", "b"], r"labels must be in 0\.\.1, got 0\.\.2"),
+        ([0, 1, 2], np.array(3), "class names must be a list of names, got 3"),
+        ([0, 1, 2], [["a"], ["b"], ["c"]], "class names must be a list of names, got"),
     ],
 )
 def test_wrong_labels_are_refused(labels, class_names, message):
@@ -184,9 +187,36 @@ def test_arrays_take_the_shape_asked_for(tmp_path):
     ],
 )
 def test_slices(tmp_path, bounds, expected):
-    np.savez(tmp_path / "x.npz", images=numbered(20).images, labels=np.arange(20))
+    np.savez(tmp_path / "x.npz", x_train=numbered(20).images, y_train=np.arange(20))
     image_data = load(tmp_path / "x.npz", f"train{bounds}")
     assert image_data.images[:, 0, 0, 0].tolist() == image_data.labels.tolist() == list(expected)
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "folder"])
+def test_slices_of_a_source_without_splits_do_not_follow_its_order(tmp_path, kind):
+    images, labels = numbered(40).images, np.repeat([0, 1], 20)  # Sorted by class.
+    if kind == "npz":
+        np.savez(source := tmp_path / "x.npz", images=images, labels=labels)
+    elif kind == "npy":
+        np.save(source := tmp_path / "x_images.npy", images)
+        np.save(tmp_path / "x_labels.npy", labels)
+    else:
+        source = tmp_path / "pictures"
+        for i, image in enumerate(images):
+            write(source / f"{i:02}.png", image[..., 0])
+    first, rest = load(source, "all[:75%]"), load(source, "all[75%:]")
+    found = [part.images[:][:, 0, 0, 0].tolist() for part in (first, rest)]
+    assert [len(part) for part in found] == [30, 10] and sorted(sum(found, [])) == list(range(40))
+    for part, values in zip((first, rest), found, strict=True):
+        assert values == sorted(values)  # In the source's own order.
+        assert {value // 20 for value in values} == {0, 1}
+        if kind != "folder":
+            assert part.labels.tolist() == [value // 20 for value in values]
+        np.testing.assert_array_equal(part.images[np.array([3, 1])][:, 0, 0, 0], [values[3], values[1]])
+    assert load(source, "train[:75%]").images[:].tolist() == first.images[:].tolist()
+    kept, held = first.split_off(4)
+    assert held.images[:][:, 0, 0, 0].tolist() == found[0][-4:] and len(kept) == 26
+    assert load(source).images[:][:, 0, 0, 0].tolist() == list(range(40))
 
 
 @pytest.mark.parametrize("split", ["train[:21]", "train[5:5]", "train[:110%]", "train[", "a b", "", None, 3])
@@ -510,12 +540,64 @@ def test_what_would_not_come_back_exactly_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
-def test_truncated_files_are_found_on_access(tmp_path, suffix):
+@pytest.mark.parametrize("kept", [0.3, 0.66, 0.98])
+def test_files_that_are_cut_off_are_found_at_once(tmp_path, suffix, kept):
     write(tmp_path / "a.png", random_images(64, 64, 3))
     path = write(tmp_path / f"b.{suffix}", random_images(64, 64, 3))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with pytest.raises(ValueError, match=f"b.{suffix}"):  # WebP already at load.
-        load(tmp_path).images[np.arange(2)]
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(ValueError, match=f"cannot read .*b.{suffix} as an image: "):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_what_follows_a_whole_picture_does_no_harm(tmp_path, suffix):
+    path = write(tmp_path / f"a.{suffix}", random_images(8, 8, 3))
+    expected = load(tmp_path).images[:]
+    path.write_bytes(path.read_bytes() + b"and a film")
+    np.testing.assert_array_equal(load(tmp_path).images[:], expected)
+
+
+def test_what_can_be_read_from_its_end_on_but_not_decoded_is_found_on_access(tmp_path):
+    path = write(tmp_path / "a.png", random_images(64, 64, 3))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    found = load(tmp_path)
+    with pytest.raises(ValueError, match="cannot read .*a.png as an image: "):
+        found.images[:]
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for read in (lambda: load(tmp_path), lambda: read_image(tmp_path / "a.png", 3)):
+        with pytest.raises(ValueError, match="cannot read .*a.png as an image: it is no regular file"):
+            read()
+    os.mkfifo(tmp_path / "x_images.npy")
+    with pytest.raises(ValueError, match="cannot read .*x_images.npy as an .npy file: it is no regular file"):
+        load(tmp_path / "x_images.npy")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_picture_that_is_shown_turned_is_not_read_as_it_lies(tmp_path, suffix):
+    image = random_images(4, 6, 3)
+    for orientation in (*range(10), None):
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[0x0112] = orientation
+        path = write(tmp_path / f"a.{suffix}", image, exif=exif, lossless=True)
+        if orientation in range(2, 9):
+            with pytest.raises(ValueError, match=f"must be an image .*, got EXIF orientation {orientation}"):
+                read_image(path, 3)
+        elif suffix == "jpg":
+            assert read_image(path, 3).shape == (4, 6, 3)
+        else:
+            np.testing.assert_array_equal(read_image(path, 3), image)
+
+
+def test_tiff_files_are_read_as_they_are_shown(tmp_path):
+    image = random_images(4, 6, 3)
+    path = write(tmp_path / "a.tif", image, tiffinfo={274: 6})  # Shown turned clockwise by a quarter.
+    np.testing.assert_array_equal(read_image(path, 3), np.rot90(image, -1))
 
 
 def test_folders_without_images(tmp_path):
@@ -764,6 +846,90 @@ def test_flips_mirror_about_half_of_the_images_and_leave_the_data_alone():
     np.testing.assert_array_equal(image_data.images, before)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_turns_give_all_symmetries_alike_with_their_own_codes(flip):
+    images = random_images(7, 8, 8, 3)
+    count = num_symmetries(flip, True)
+    ways = np.stack([transformed(images, number, flip) for number in range(count)])
+    assert len({way.tobytes() for way in ways}) == count == (8 if flip else 4)
+    np.testing.assert_array_equal(ways[0], images)
+    batches = Batches(ImageData(images.copy()), 10, flip=flip, turns=True, codes=[ways[:, :, ::4, ::4, 0]])
+    seen = np.zeros(count, int)
+    for i in range(80):
+        for image, codes in zip(batches[i]["images"], batches[i]["codes"][0], strict=True):
+            ((number, _),) = np.argwhere((ways == image).all(axis=(2, 3, 4)))
+            np.testing.assert_array_equal(codes, image[::4, ::4, 0])
+            seen[number] += 1
+    assert seen.sum() == 800 and np.abs(seen - 800 / count).max() < 4 * np.sqrt(800 / count)
+    np.testing.assert_array_equal(batches.data.images, images)
+
+
+def test_flips_alone_are_drawn_as_ever():
+    image_data = ImageData(random_images(20, 4, 6, 1))
+    images = Batches(image_data, 16, flip=True, seed=3, shuffle=False)[2]
+    mirrored = np.random.default_rng((3, 1, 2)).random(16) < 0.5
+    chosen = image_data.images[np.arange(32, 48) % 20]
+    np.testing.assert_array_equal(images, np.where(mirrored[:, None, None, None], chosen[:, :, ::-1], chosen))
+
+
+def test_turns_are_for_square_images():
+    with pytest.raises(ValueError, match="turns must be false unless images are square, got 4x6"):
+        Batches(ImageData(random_images(5, 4, 6, 1)), 2, turns=True)
+
+
+def unbalanced():
+    """100 images of three classes, 80, 16 and 4, that are their own index."""
+    images = np.broadcast_to(np.arange(100, dtype="uint8")[:, None, None, None], (100, 4, 4, 1))
+    return ImageData(images.copy(), np.repeat([0, 1, 2], [80, 16, 4]))
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_balance_draws_classes_by_a_power_of_their_size(balance):
+    batches = Batches(unbalanced(), 100, seed=5, balance=balance)
+    expected = np.array([80, 16, 4]) ** (1 - balance)
+    expected *= 100 / expected.sum()
+    drawn = np.zeros(100)
+    for i in range(30):  # A batch an epoch.
+        images, labels = batches[i]
+        found = np.bincount(labels, minlength=3)
+        assert np.abs(found - expected).max() < 1
+        times = np.bincount(images[:, 0, 0, 0], minlength=100)
+        each = (expected / [80, 16, 4])[np.repeat([0, 1, 2], [80, 16, 4])]
+        assert (times >= np.floor(each)).all() and (times <= np.ceil(each)).all()
+        drawn += times
+    assert np.abs(drawn[80:96] - drawn[80:96].mean()).max() < 15 and (drawn > 0).all()
+
+
+def test_no_balance_is_each_image_once_an_epoch():
+    labels = labels_of(Batches(unbalanced(), 25, seed=5, balance=0), 4)
+    np.testing.assert_array_equal(np.bincount(labels), [80, 16, 4])
+
+
+def test_balanced_batches_resume_and_are_shared_among_replicas():
+    whole = Batches(unbalanced(), 12, seed=5, balance=0.7, flip=True, turns=True)
+    resumed = Batches(unbalanced(), 12, seed=5, balance=0.7, flip=True, turns=True, start_step=9)
+    parts = [whole.part(i, 3) for i in range(3)]
+    for i in range(12):
+        for number in range(2):
+            np.testing.assert_array_equal(whole[9 + i][number], resumed[i][number])
+            shared = np.concatenate([part[i][number] for part in parts])
+            np.testing.assert_array_equal(whole[i][number], shared)
+    assert not np.array_equal(whole[0][0], Batches(unbalanced(), 12, seed=6, balance=0.7)[0][0])
+
+
+@pytest.mark.parametrize(
+    "data, options, message",
+    [
+        (numbered(4), {"balance": 1.5}, "balance must be a number of at least 0 and at most 1, got 1.5"),
+        (numbered(4), {"balance": 1, "shuffle": False}, "shuffle must be True where there is balance"),
+        (ImageData(random_images(4, 4, 4)), {"balance": 1}, "balance must be 0 unless images have labels"),
+    ],
+)
+def test_wrong_balance(data, options, message):
+    with pytest.raises(ValueError, match=message):
+        Batches(data, 2, **options)
+
+
 def test_crops_come_with_whole_codes_and_their_place():
     images = random_images(9, 8, 12, 1)
     # Codes that say what they stand for: a cell's upper left pixel, of the image and of its mirror image.
@@ -916,6 +1082,41 @@ def test_grid_is_about_square_and_replaces_a_file(tmp_path):
     assert Image.open(tmp_path / "sheet.png").size == (16, 16)
 
 
+def test_grid_has_full_rows_where_it_may(tmp_path):
+    for count, size in ((10, (28, 10)), (7, (16, 16)), (32, (46, 22))):
+        save_grid(random_images(count, 4, 4, 1), tmp_path / "sheet.png")
+        assert Image.open(tmp_path / "sheet.png").size == size
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_with_captions_and_larger_pixels(tmp_path, channels):
+    images = random_images(6, 8, 10, channels)
+    for captions, lines in ((["one", "two", "three"], [True, False]), (list("abcdef"), [True, True])):
+        save_grid(images, tmp_path / "sheet.png", columns=3, captions=captions, scale=4)
+        sheet = np.asarray(Image.open(tmp_path / "sheet.png")).reshape(-1, 124, channels)
+        top = 0
+        for row, line in enumerate(lines):
+            if line:
+                written = [(sheet[top : top + 15, 42 * i : 42 * i + 40] < 128).any() for i in range(3)]
+                assert written == [True] * 3
+                top += 15
+            for column in range(3):
+                tile = sheet[top : top + 32, 42 * column : 42 * column + 40]
+                np.testing.assert_array_equal(tile[::4, ::4], images[3 * row + column])
+                np.testing.assert_array_equal(tile[3::4, 3::4], images[3 * row + column])
+            top += 34
+        assert len(sheet) == top - 2
+
+
+def test_long_captions_are_cut(tmp_path):
+    image = random_images(2, 40, 40, 1)
+    sheets = []
+    for caption in ("a name that is much too long", "a name that is much too long as well"):
+        save_grid(image, tmp_path / "sheet.png", columns=2, captions=[caption, ""])
+        sheets.append(np.asarray(Image.open(tmp_path / "sheet.png")))
+    assert (sheets[0] == sheets[1]).all() and (sheets[0][:15, 40:] == 255).all()
+
+
 def test_wrong_grids_leave_nothing_behind(tmp_path, monkeypatch):
     images = random_images(2, 4, 4, 1)
     for wrong in (images.astype("float32"), images[0], images[:0], random_images(2, 4, 4, 2)):
@@ -923,6 +1124,10 @@ def test_wrong_grids_leave_nothing_behind(tmp_path, monkeypatch):
             save_grid(wrong, tmp_path / "sheet.png")
     with pytest.raises(ValueError, match="columns"):
         save_grid(images, tmp_path / "sheet.png", columns=0)
+    with pytest.raises(ValueError, match="captions must be 1, one a column, or 2, one an image, got 3"):
+        save_grid(images, tmp_path / "sheet.png", columns=1, captions=["a", "b", "c"])
+    with pytest.raises(ValueError, match="scale"):
+        save_grid(images, tmp_path / "sheet.png", scale=0)
     with pytest.raises(ValueError, match=".png"):
         save_grid(images, tmp_path / "sheet.jpg")
     with pytest.raises(FileNotFoundError, match="none"):

@@ -1,7 +1,8 @@
 """Compresses images without loss, to one .haim file each.
 
 `haim_tf decompress` gives the same pixels back as PNG, with the same model and on a machine with the same
-arithmetic. Images larger than the model's are cut into tiles.
+arithmetic. Images larger than the model's are cut into tiles. What a picture holds besides its pixels is not
+kept; one that would look otherwise without it (transparency, an EXIF orientation) is refused.
 """
 
 from absl import flags
@@ -18,14 +19,16 @@ flags.DEFINE_list(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from pathlib import Path
 
     from haim_tf import compression, presets
+    from haim_tf.backend import require_tensorflow
     from haim_tf.cli._labels import choose_labels
     from haim_tf.cli._output import check_outputs, write_outputs
     from haim_tf.data import read_image
 
+    require_tensorflow("compression")
     outputs = check_outputs(argv[1:], FLAGS.output, ".haim")
     model = presets.load(FLAGS.model)
     labels = None

@@ -15,7 +15,7 @@ flags.DEFINE_bool(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     rows = [["name", "image", "levels", "codes", "parameters", "pretrained", "bits/dim", "data", "terms"]]
     for name in presets.list_models(FLAGS.pattern, FLAGS.pretrained):
         folder = presets.find(name)

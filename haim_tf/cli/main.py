@@ -17,6 +17,7 @@ import os
 import sys
 import textwrap
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -25,11 +26,11 @@ from haim_tf import progress
 from haim_tf.version import __version__
 
 HELP_FLAGS = ("--help", "-help", "-h", "help")
-VERSION_FLAG = "--version"
+VERSION_FLAGS = ("--version", "-version", "version")
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "HAIM_TF_DEBUG"
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `haim_tf COMMAND --flags`; `arguments` are those of the process by default.
 
     With `--debug`, or `HAIM_TF_DEBUG=1` in the environment, the one line on bad input becomes a traceback.
@@ -61,7 +62,7 @@ def _main(arguments):
     if name in HELP_FLAGS:
         print(_overview(commands))
         return 0
-    if name == VERSION_FLAG:
+    if name in VERSION_FLAGS:
         print(f"haim_tf {__version__}")
         return 0
     if name not in commands:
@@ -82,7 +83,7 @@ def _main(arguments):
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        message = _bad_input(error, name)
+        message = bad_input(error, name)
         if message is None:
             raise
         if debug:
@@ -92,7 +93,7 @@ def _main(arguments):
     return 0
 
 
-def _bad_input(error, command):
+def bad_input(error, command):
     """What to tell the user, where the error is about what they gave; `None` where it is not."""
     if isinstance(error, flags.Error):
         return f"{error} (haim_tf {command} --help lists the flags)"
@@ -118,26 +119,33 @@ def _find_commands():
 
 def _overview(commands):
     width = max(map(len, commands))
-    lines = ["usage: haim_tf COMMAND --flag=value ...", ""]
+    lines = ["usage: haim_tf COMMAND [--flag=value ...]", ""]
     lines += [f"  {name:<{width}}  {help_line}" for name, help_line in commands.items()]
     lines += [
         "",
         "haim_tf COMMAND --help lists a command's flags.",
-        f"{DEBUG_FLAG} shows where an error arose, {VERSION_FLAG} which version this is.",
+        f"{DEBUG_FLAG} shows where an error arose; haim_tf --version tells the version.",
     ]
     return "\n".join(lines)
 
 
 def _help(name, command):
-    arguments = getattr(command, "ARGUMENTS", "")
-    lines = [f"usage: haim_tf {name} {arguments} --flag=value ...".replace("  ", " "), ""]
-    lines += [command.__doc__.strip(), ""]
-    for flag in flags.FLAGS.get_key_flags_for_module(command):
+    shown = flags.FLAGS.get_key_flags_for_module(command)
+    required = [f"--{flag.name}=..." for flag in shown if _is_required(flag)]
+    words = ["usage: haim_tf", name, getattr(command, "ARGUMENTS", ""), *required, "[--flag=value ...]"]
+    lines = [" ".join(filter(None, words)), "", command.__doc__.strip(), ""]
+    for flag in sorted(shown, key=lambda flag: not _is_required(flag)):
         default = "" if flag.default in (None, False, "", []) else f" (default: {flag.default_as_str})"
         prefix = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
-        text = textwrap.wrap(f"{flag.help}{default}", 100)
+        needed = "Required. " if _is_required(flag) else ""
+        text = textwrap.wrap(f"{needed}{flag.help}{default}", 100)
         lines += [f"  {prefix}", *(f"      {line}" for line in text)]
     return "\n".join(lines)
+
+
+def _is_required(flag):
+    """Whether a flag must be given: absl has it checked not to be `None`, and remembers it no other way."""
+    return flag.default is None and any(not validator.checker(None) for validator in flag.validators)
 
 
 def _complain(what, error):

@@ -8,7 +8,16 @@ import numpy as np
 from haim_tf.data.image_data import ImageData, ImageShape
 from haim_tf.data.image_files import fit_array
 from haim_tf.data.reading import progress, reading
-from haim_tf.data.splits import ALL, choose_split, describe, parse_split, to_slice, warn_without_splits
+from haim_tf.data.rows import Rows
+from haim_tf.data.splits import (
+    ALL,
+    choose_split,
+    describe,
+    mixed_rows,
+    parse_split,
+    to_slice,
+    warn_without_splits,
+)
 
 
 def load_npy(path: Path, split: str, image_shape: ImageShape | None, found: str | None = None) -> ImageData:
@@ -53,8 +62,10 @@ def _build(images, labels, class_names, split, image_shape, name):
     part = to_slice(bounds, len(data), name)
     if found is None:
         warn_without_splits(asked, bounds, data.name, len(data))
+        part = mixed_rows(part, len(data))
     split = describe(found or ALL, bounds)
-    images = data.images[part]
+    mapped = isinstance(data.images, np.memmap) and not isinstance(part, slice)
+    images = Rows(data.images, part) if mapped else data.images[part]
     if image_shape not in (None, data.image_shape):
         images = np.stack([fit_array(image, image_shape) for image in progress(images, name)])
     return ImageData(images, None if labels is None else data.labels[part], class_names, name, split)

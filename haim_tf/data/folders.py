@@ -14,6 +14,7 @@ from haim_tf.data.splits import (
     HELD_OUT,
     choose_split,
     describe,
+    mixed_rows,
     parse_split,
     to_slice,
     warn_without_splits,
@@ -53,7 +54,11 @@ def load_folder(root: Path, split: str, image_shape: ImageShape | None) -> Image
     part = to_slice(bounds, len(files), folder)
     if not found:
         warn_without_splits(asked, bounds, folder, len(files))
-    paths, labels = zip(*files[part], strict=True)
+    if found or class_names:
+        files = files[part]
+    else:
+        files = [files[i] for i in np.arange(len(files))[mixed_rows(part, len(files))]]
+    paths, labels = zip(*files, strict=True)
     labels, class_names = (labels, class_names) if class_names else (None, None)
     split = describe(found or ALL, bounds)
     checked = ImageData(np.zeros((1, 1, 1, 1), "uint8"), None, class_names, folder)  # Before all the headers.

@@ -7,10 +7,13 @@ import numpy as np
 
 from haim_tf.checks import require_int
 from haim_tf.data.image_files import ImageFiles, ImageShape
+from haim_tf.data.rows import Rows
 from haim_tf.data.splits import ALL
 
 # How many images, evenly spaced, stand for all of them.
 FINGERPRINT_IMAGES = 1000
+# Images that are no array, but give one when they are asked for.
+ON_ACCESS = (ImageFiles, Rows)
 
 
 class ImageData:
@@ -20,7 +23,7 @@ class ImageData:
 
     Args:
         images: (N, H, W, C) or (N, H, W), `C` 1 or 3. uint8, or another number type whose values are all
-            whole and in 0..255. Files that are decoded on access (`ImageFiles`) stay as they are.
+            whole and in 0..255. What is read on access (`ImageFiles`, `Rows`) stays as it is.
         labels: (N,) or (N, 1) integers, 0 or more; or None.
         class_names: the name of each label's class, or None.
         name: what the data is called in messages.
@@ -48,7 +51,7 @@ class ImageData:
 
     def __init__(
         self,
-        images: np.ndarray | ImageFiles,
+        images: np.ndarray | ImageFiles | Rows,
         labels: Sequence[int] | np.ndarray | None = None,
         class_names: Sequence[str] | None = None,
         name: str = "images",
@@ -56,8 +59,8 @@ class ImageData:
     ):
         self.name = printable(str(name))
         self.split = split
-        self.images = images if isinstance(images, ImageFiles) else check_images(images, self.name)
-        self.class_names = None if class_names is None else [self._check_name(c) for c in class_names]
+        self.images = images if isinstance(images, ON_ACCESS) else check_images(images, self.name)
+        self.class_names = None if class_names is None else self._check_names(class_names)
         self.labels = None if labels is None else self._check_labels(labels)
 
     def __len__(self) -> int:
@@ -80,7 +83,7 @@ class ImageData:
         count = require_int(f"{self.name}: the count to split off", count, low=1, high=len(self) - 1)
 
         def part(rows):
-            images = self.images.part(rows) if isinstance(self.images, ImageFiles) else self.images[rows]
+            images = self.images.part(rows) if isinstance(self.images, ON_ACCESS) else self.images[rows]
             labels = None if self.labels is None else self.labels[rows]
             return ImageData(images, labels, self.class_names, self.name, self.split)
 
@@ -111,6 +114,11 @@ class ImageData:
     def __repr__(self):
         return f"<ImageData {self.name!r}: {len(self)} images of shape {self.image_shape}>"
 
+    def _check_names(self, names):
+        if np.ndim(names) != 1 and not isinstance(names, str):
+            raise ValueError(f"{self.name}: class names must be a list of names, got {str(names)[:60]}")
+        return [self._check_name(name) for name in names]
+
     def _check_name(self, name):
         """A class' name as str; JSON, cards and terminals take no other than UTF-8."""
         try:
@@ -138,7 +146,12 @@ class ImageData:
 
 
 def printable(text: str) -> str:
-    """A text that any file and terminal takes: bytes of a path that are no UTF-8 are written out."""
+    """A text that any file and terminal takes: bytes of a path that are no UTF-8 are written out.
+
+    Example:
+        >>> printable("caf\\udce9")
+        'caf\\\\udce9'
+    """
     return text.encode(errors="backslashreplace").decode()
 
 

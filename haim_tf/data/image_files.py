@@ -22,6 +22,10 @@ _GREY_MODES = ("1", "L", "LA")
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 # Formats that hold 8 bits per channel and no more; how to tell of the others, `_bits_per_channel` knows.
 _EIGHT_BIT_FORMATS = ("JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TGA", "PCX")
+# EXIF orientations that show a picture otherwise than its pixels lie.
+_TURNED = range(2, 9)
+# How the files of a format end, where nothing was cut off.
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 
 
 class ImageFiles:
@@ -34,7 +38,7 @@ class ImageFiles:
 
     Raises:
         ValueError: sizes that differ; more than 8 bits per channel, or who knows how many; a file that is no
-            image (found at once, from its header) or whose pixels cannot be decoded (found on access).
+            image or is cut off (found at once) or whose pixels cannot be decoded (found on access).
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike], image_shape: ImageShape | None = None):
@@ -85,15 +89,21 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
     Raises:
         ValueError: a file that is no image, or one that needs more than `channels`: 1 for grey, 3 for colour
             (palettes too); with transparency, several pictures (animations, pages), more than 8 bits per
-            channel, or of a format of which that cannot be told.
+            channel, or of a format of which that cannot be told; one that its EXIF orientation turns or
+            mirrors when it is shown, of which pixels alone know nothing (TIFF files are read as shown).
+
+    Example:
+        >>> read_image("leaf.png", channels=3).shape
+        (256, 256, 3)
     """
-    from PIL import Image
+    from PIL import ExifTags, Image
 
     path = expanded(path)
     with reading(path, "an image"), Image.open(path) as image:
         bits, frames = _bits_per_channel(image, path), getattr(image, "n_frames", 1)
         if frames == 1 and bits is not None and bits <= 8:
             image.load()
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     wanted = {1: "L", 3: "RGB"}[channels]
     accepted = (
         f"{path} must be an image of {channels} channel{'s' if channels > 1 else ''} of 8 bits (mode "
@@ -105,6 +115,10 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
         raise ValueError(f"{accepted} the format {image.format}, whose bits per channel are unknown")
     if bits > 8:
         raise ValueError(f"{accepted} {bits} bits per channel")
+    if orientation in _TURNED:
+        raise ValueError(
+            f"{accepted} EXIF orientation {orientation}: turn its pixels and take that out first"
+        )
     if "transparency" in image.info:
         raise ValueError(f"{accepted} mode {image.mode} with transparency")
     if image.mode == "P" and image.palette.mode == "RGB":
@@ -115,15 +129,28 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
 
 
 def _read_header(path):
-    """`((width, height), is_grey)` of an image file, its pixels left alone."""
+    """`((width, height), is_grey)` of an image file, its pixels left alone unless it may be cut off."""
     from PIL import Image
 
     with reading(path, "an image"), Image.open(path) as image:
         size, mode, bits = image.size, image.mode, _bits_per_channel(image, path)
+        # Something may follow a whole picture: what does not end as it should is tried.
+        if bits is not None and bits <= 8 and not _ends_well(image.format, path):
+            image.load()
     if bits is None or bits > 8:
         found = f"the format {image.format}" if bits is None else f"{bits} bits per channel"
         raise ValueError(f"{path} must be an 8-bit image, got {found} (mode {mode})")
     return size, mode in _GREY_MODES
+
+
+def _ends_well(kind, path):
+    """Whether the end of a file says that nothing of it is missing."""
+    end = _ENDS.get(kind)
+    if end is None:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-min(len(end), os.path.getsize(path)), os.SEEK_END)
+        return file.read() == end
 
 
 def _bits_per_channel(image, path):

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 @contextlib.contextmanager
 def reading(path: str | os.PathLike, kind: str) -> Iterator[None]:
     """Whatever goes wrong inside becomes a ValueError that names the file: NumPy, zipfile and Pillow raise
-    nearly anything on damaged input."""
+    nearly anything on damaged input. So does a pipe or a device, which might never give anything."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("it is no regular file")
         yield
     except Exception as error:
         raise ValueError(f"cannot read {path} as {kind}: {error}") from error

@@ -23,7 +23,7 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
               Its folders are splits where all are named like splits ("train", "validation", "val", "test",
               or `split`), or where those that are hold classes. Files are decoded on access, their EXIF
               rotation ignored. With classes, the images come in a fixed shuffled order, so that every slice
-              mixes the classes;
+              mixes the classes; a file that is cut off is an error at once;
             - a folder with `<split>_images.npy`, and optionally `<split>_labels.npy` and `classes.json` (a
               list of names);
             - an `.npy` file of images, mapped into memory; `X_images.npy` takes its labels from
@@ -36,7 +36,8 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
             asked for is not there. A source without splits is taken whole for any name, which "all" says best
             (of held-out images a line on stderr says so). A slice may follow, in images or percent:
             "train[:90%]", "train[-1000:]"; without splits "all[:90%]" to train on and "all[90%:]" to measure
-            on. TFDS takes all that it understands itself.
+            on. Slices of a source without splits are of a fixed shuffled order, so that they mix the classes
+            even of one that is sorted by them. TFDS takes all that it understands itself.
         image_shape: `(H, W, C)` that every image is brought to: converted to grey or RGB as Pillow does
             (alpha is dropped), cropped around its centre to the aspect ratio, resized with the antialiasing
             Lanczos filter. None: as they are.

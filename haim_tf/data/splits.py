@@ -3,6 +3,8 @@
 import re
 from collections.abc import Collection, Container
 
+import numpy as np
+
 from haim_tf.data.reading import say
 
 # What a source without splits is, whatever it is asked for.
@@ -51,6 +53,14 @@ def to_slice(bounds: tuple[str | None, str | None], count: int, name: str) -> sl
             f"{name}: split must hold some of its {count} images, got the slice {text}, which is empty"
         )
     return part
+
+
+def mixed_rows(part: slice, count: int) -> slice | np.ndarray:
+    """Which of `count` images without splits a slice takes: of a fixed shuffled order, so that it mixes the
+    classes of a source that is sorted by them; in their own order. All of them stay a slice."""
+    if part == slice(0, count):
+        return part
+    return np.sort(np.random.default_rng(0).permutation(count)[part])
 
 
 def find_split(split: str, available: Container[str]) -> str | None:

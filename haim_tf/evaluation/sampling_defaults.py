@@ -1,10 +1,10 @@
 """How a model is best sampled: temperature, top_p and guidance chosen by the Frechet distance of samples."""
 
-import sys
 from collections.abc import Callable
 
 import numpy as np
 
+from haim_tf import progress
 from haim_tf.checks import require_int
 from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
@@ -87,8 +87,7 @@ def choose_sampling(
         distance = frechet_distance(real, extract_features(samples, extractor))
         log.append({"sampling": sampling, "distance": distance})
         if verbose:
-            said = f"draw {len(log)} of at most {draws}: distance {distance:.3f} at {sampling}"
-            print(said, file=sys.stderr, flush=True)
+            progress.tell(f"draw {len(log)} of at most {draws}: distance {distance:.3f} at {sampling}")
         return distance
 
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 import keras
 from keras import ops
 
+from haim_tf import progress
 from haim_tf.layers.types import Tensor
 
 
@@ -37,26 +39,65 @@ def readied(
         if getattr(callback, "mode", None) == "auto" and monitored.startswith(("loss", "bits_per_dim")):
             callback.mode = "min"
     if verbose and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
-        callbacks.append(_BriefBar())
+        callbacks.append(_Progress())
     return callbacks
 
 
-class _BriefBar(keras.callbacks.ProgbarLogger):
-    """Keras' progress bar, of the figures that tell how training goes."""
+class _Progress(keras.callbacks.ProgbarLogger):
+    """In place of Keras' bar on standard output: a bar that vanishes and a line an epoch on standard error,
+    of the main figures. With `verbose` 2 the line alone.
+    """
 
     SHOWN = ("loss", "bits_per_dim", "val_loss", "val_bits_per_dim")
 
-    def _brief(self, logs):
-        return {name: value for name, value in (logs or {}).items() if name in self.SHOWN}
+    def set_params(self, params):
+        super().set_params(params)
+        self._bar = self._began = None
+        self._fitting = False
+
+    def on_train_begin(self, logs=None):
+        self._fitting = True
+
+    def on_train_end(self, logs=None):
+        self._close()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._open()
 
     def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, self._brief(logs))
-
-    def on_test_batch_end(self, batch, logs=None):
-        super().on_test_batch_end(batch, self._brief(logs))
+        self._move(batch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, self._brief(logs))
+        self._end(f"epoch {epoch + 1}/{self.epochs}", logs)
+
+    def on_test_begin(self, logs=None):
+        if not self._fitting:  # Validation is told of in the epoch's line.
+            self._open()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if not self._fitting:
+            self._move(batch, logs)
 
     def on_test_end(self, logs=None):
-        super().on_test_end(self._brief(logs))
+        if not self._fitting:
+            self._end("evaluated", logs)
+
+    def _open(self):
+        self._began = time.monotonic()
+        self._bar = progress.Bar(self.target, "steps", show=self.verbose == 1)
+
+    def _move(self, batch, logs):
+        self._bar.add(batch + 1 - self._bar.done, **self._brief(logs))
+
+    def _close(self):
+        if self._bar is not None:
+            self._bar.close()
+
+    def _end(self, what, logs):
+        self._close()
+        figures = "".join(f"  {name} {value:.4g}" for name, value in self._brief(logs).items())
+        seconds = time.monotonic() - self._began
+        progress.tell(f"{what}  {self._bar.done} steps  {seconds:.0f} s{figures}")
+
+    def _brief(self, logs):
+        return {name: logs[name] for name in self.SHOWN if name in (logs or {})}

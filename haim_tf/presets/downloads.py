@@ -12,6 +12,11 @@ from haim_tf.files import home
 RETRIES = 3
 
 
+def offline() -> bool:
+    """Whether downloads are forbidden."""
+    return os.environ.get("HAIM_TF_OFFLINE", "0") not in ("", "0")
+
+
 def kept_path(name: str, sha256: str) -> Path:
     """Where the weights of a preset of this name are, or will be, kept. The checksum sets versions apart."""
     return home() / f"{name}-{sha256[:16]}.weights.h5"
@@ -38,7 +43,7 @@ def fetch(name: str, url: str, sha256: str) -> Path:
     path = kept_path(name, sha256)
     if path.is_file():
         return path
-    if os.environ.get("HAIM_TF_OFFLINE", "0") not in ("", "0"):
+    if offline():
         raise FileNotFoundError(
             f"the weights of {name} are not here and HAIM_TF_OFFLINE is set: unset it, or put {url} at {path}"
         )

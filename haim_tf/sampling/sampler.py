@@ -138,7 +138,7 @@ class Sampler:
         log_prob: bool = False,
         guidance: float | np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples one grid a seed.
+        """Samples one grid per seed.
 
         Args:
             seeds: int32 `(B, 2)`.
@@ -301,7 +301,7 @@ def seed_pairs(seed: int | np.ndarray, count: int) -> np.ndarray:
     pairs = np.asarray(seed)
     if pairs.shape != (count, 2) or not np.issubdtype(pairs.dtype, np.integer):
         raise ValueError(
-            f"seed must be an int or an integer array of shape ({count}, 2), one pair an example, "
+            f"seed must be an int or an integer array of shape ({count}, 2), one pair per example, "
             f"got {pairs.dtype} of shape {pairs.shape}"
         )
     limits = np.iinfo("int32")

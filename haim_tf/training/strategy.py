@@ -11,8 +11,12 @@ import os
 
 import keras
 
+from haim_tf.backend import has_accelerator
+
 # Under which backend each of them can be had.
 STRATEGIES = {"none": None, "data_parallel": "jax", "mirrored": "tensorflow", "multi_worker": "tensorflow"}
+
+MAX_STEPS_A_PROGRAM = 16
 
 
 def strategy_named(name):
@@ -84,6 +88,26 @@ def check_batch_sizes(strategy, sizes):
             raise ValueError(f"batch_size must be a multiple of {count}, the number of replicas, got {size}")
 
 
+def steps_a_program(interval):
+    """How many of an interval's steps are one program: several, a divisor of their number, where JAX has an
+    accelerator to keep busy."""
+    if keras.backend.backend() != "jax" or not has_accelerator():
+        return 1
+    return max(count for count in range(1, MAX_STEPS_A_PROGRAM + 1) if interval % count == 0)
+
+
+def check_stops(strategy, stages):
+    """A ValueError where a stage may stop early and other processes than the chief would not know."""
+    if strategy is None or not any("patience" in stage for stage in stages):
+        return
+    import tensorflow as tf
+
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        raise ValueError(
+            "a stage with patience must be trained by one process, got the strategy 'multi_worker'"
+        )
+
+
 def wait(strategy, position=()):
     """Waits for all workers, which must be at the same position, a list of ints.
 
@@ -141,6 +165,7 @@ def fit(model, strategy, batches, steps_per_epoch, initial_epoch, epochs, callba
         return strategy.run(model.train_step, args=(batch,))
 
     callbacks = keras.callbacks.CallbackList(callbacks, model=model)
+    model.stop_training = False
     callbacks.on_train_begin()
     for epoch in range(initial_epoch, epochs):
         model.reset_metrics()
@@ -150,6 +175,8 @@ def fit(model, strategy, batches, steps_per_epoch, initial_epoch, epochs, callba
             callbacks.on_train_batch_end(number, _first(strategy, logs))
         logs = {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
         callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
+        if model.stop_training:
+            break
     model.optimizer.finalize_variable_values(model.trainable_variables)
     callbacks.on_train_end()
 

@@ -1,5 +1,8 @@
 """What Keras offers around `fit` is checked as `fit(x, y)` is, and says little while it trains."""
 
+import io
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -29,7 +32,7 @@ def model():
     model = HierarchicalModel(
         SHAPE, [{**level, "decoder": decoder}], {"width": 4, "blocks": 1}, num_classes=3, mixtures=2
     )
-    model.compile()
+    model.compile(run_eagerly=True)
     return model
 
 
@@ -110,12 +113,36 @@ def test_what_is_monitored_needs_no_mode(model):
     assert {"loss_prior", "gradient_norm_decoder_1", "val_loss_prior"} <= set(history)
 
 
-def test_the_bar_shows_few_figures(model, capsys):
-    model.fit(IMAGES, LABELS, validation_data=(IMAGES, LABELS), verbose=2)
+def test_the_bar_shows_few_figures(model, capsys, monkeypatch):
+    monkeypatch.setattr("haim_tf.progress.LINE_SECONDS", 1e9)
+    for verbose in (1, 2, "auto"):
+        model.fit(IMAGES, LABELS, batch_size=2, validation_data=(IMAGES, LABELS), epochs=2, verbose=verbose)
+        shown = capsys.readouterr()
+        # Under pytest nothing is a terminal: lines, and no bar.
+        lines = shown.err.splitlines()
+        assert shown.out == "" and not {"\r", "\b", "\x1b"} & set(shown.err)
+        assert [line.split("  ")[:2] for line in lines] == [[f"epoch {i}/2", "3 steps"] for i in (1, 2)]
+        for name in (" loss ", " bits_per_dim ", " val_loss ", " val_bits_per_dim "):
+            assert name in lines[0]
+        assert not any(name in shown.err for name in ("gradient_norm", "loss_prior", "perplexity"))
+    model.evaluate(IMAGES, LABELS, batch_size=2)
     shown = capsys.readouterr()
-    text = shown.out + shown.err
-    assert "bits_per_dim" in text and "val_loss" in text
-    assert "gradient_norm" not in text and "loss_prior" not in text and "perplexity" not in text
+    assert shown.out == "" and shown.err.startswith("evaluated  3 steps  ") and "bits_per_dim" in shown.err
+    model.fit(IMAGES, LABELS, verbose=0)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_bar_of_fit_is_on_standard_error(model, capsys, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    batches = ((IMAGES[:2], LABELS[:2]) for _ in range(2))  # Of an unknown number.
+    model.fit(batches)
+    text = sys.stderr.getvalue()
+    assert "steps" in text.split("\r")[1] and text.split("\r")[-1].startswith("epoch 1/1  2 steps  ")
+    assert capsys.readouterr().out == ""
 
 
 def test_classes_of_data_go_by_their_names(model):

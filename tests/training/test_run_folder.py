@@ -1,0 +1,58 @@
+"""The folder of a run whose files hold something else than what a run writes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from haim_tf.training import RunFolder
+
+RECIPE = {"model": {}, "stages": []}
+DATA = {"source": "here", "split": "train", "images": 3}
+ROW = {"stage": 0, "step": 2, "seconds": 1.5}
+META = {"position": {"stage": 0, "step": 2}, "rows": [ROW], "model": {"image_shape": [4, 4, 1]}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
+    (tmp_path / "data.json").write_text(json.dumps(DATA))
+    write_checkpoint(tmp_path, META)
+    return tmp_path
+
+
+def write_checkpoint(folder, meta):
+    np.savez(folder / "checkpoint.npz", meta=np.array(json.dumps(meta)), model0=np.zeros(3))
+
+
+def test_what_a_run_wrote_is_taken_up(folder):
+    with RunFolder(folder, RECIPE, data=DATA) as run:
+        assert (run.position, run.rows) == (META["position"], META["rows"])
+        assert run.model_arguments == META["model"]
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        3,
+        {**META, "position": 3},
+        {**META, "position": {"stage": 0}},
+        {**META, "position": {"stage": "0", "step": 2}},
+        {**META, "position": {"stage": -1, "step": 2}},
+        {**META, "rows": 7},
+        {**META, "rows": [0.5]},
+        {**META, "rows": [{**ROW, "seconds": "long"}]},
+        {**META, "model": [1]},
+    ],
+)
+def test_a_checkpoint_of_other_values_is_damaged(folder, meta):
+    write_checkpoint(folder, meta)
+    with pytest.raises(ValueError, match="checkpoint.npz is damaged .*: remove it to start the run anew"):
+        RunFolder(folder, RECIPE, data=DATA)
+
+
+@pytest.mark.parametrize("content", ["0.5", '["train"]', "null"])
+def test_other_data_files_are_damaged(folder, content):
+    (folder / "data.json").write_text(content)
+    with pytest.raises(ValueError, match="data.json is damaged, or of another program: name a new folder"):
+        RunFolder(folder, RECIPE, data=DATA)
