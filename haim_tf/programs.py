@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -88,7 +89,7 @@ class Programs:
                             _write(path, {**content, "executables": found})
                         return program
         elif kept:
-            _keep_under_jax()
+            kept = _keep_under_jax()
         count, height, width = inputs[0].shape[:3]
         once = "on this machine" if kept else "in this process"
         what = f"{self._what} of {height}x{width} grids, {count} at a time"
@@ -346,13 +347,16 @@ def _make_room(place):
 
 @functools.cache
 def _keep_under_jax():
-    """Has JAX keep what it compiles, unless the user keeps it elsewhere."""
+    """Has JAX keep what it compiles, unless the user keeps it elsewhere; returns whether it does."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
     if jax.config.jax_compilation_cache_dir is None:
+        if importlib.util.find_spec("filelock") is None:
+            return False  # Without that package JAX keeps nothing that is bounded in size.
         setting = __version__, jax.__version__, _processor(), os.environ.get("XLA_FLAGS")
         own = folder() / f"jax-{_digest(setting)}"
         jax.config.update("jax_compilation_cache_dir", str(own))
         _make_room(own)  # JAX itself would need another package for that.
         compilation_cache.reset_cache()  # It looked for a folder at the first compilation.
+    return True

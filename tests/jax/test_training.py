@@ -6,11 +6,10 @@ import pytest
 
 import haim_tf
 from haim_tf import training
-from haim_tf.backend import unoptimized
 from haim_tf.data import Batches, ImageData
 from haim_tf.training import strategy as strategies
 
-pytestmark = pytest.mark.jax
+pytestmark = [pytest.mark.jax, pytest.mark.usefixtures("compiles_quickly")]
 
 RECIPE = {
     "model": {
@@ -39,12 +38,6 @@ RECIPE = {
         {"train": ["decoders", "prior"], "steps": 8, "learning_rate": 0.01, "warmup": 2},
     ],
 }
-
-
-@pytest.fixture(autouse=True)
-def _compiles_quickly():
-    with unoptimized():
-        yield
 
 
 @pytest.fixture(scope="module")
