@@ -357,6 +357,6 @@ def _keep_under_jax():
         setting = __version__, jax.__version__, _processor(), os.environ.get("XLA_FLAGS")
         own = folder() / f"jax-{_digest(setting)}"
         jax.config.update("jax_compilation_cache_dir", str(own))
-        _make_room(own)  # JAX itself would need another package for that.
+        jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
         compilation_cache.reset_cache()  # It looked for a folder at the first compilation.
     return True
