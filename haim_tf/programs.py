@@ -175,7 +175,15 @@ def _digest(value):
 def _sources():
     """A checksum of the package's code that programs are made of, for those who change it."""
     root, digest = Path(__file__).parent, hashlib.sha256()
-    for name in ("layers", "likelihoods", "networks", "sampling", "completion.py", "programs.py"):
+    for name in (
+        "layers",
+        "likelihoods",
+        "networks",
+        "sampling",
+        "completion.py",
+        "programs.py",
+        "backend.py",
+    ):
         path = root / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
