@@ -26,6 +26,7 @@ cosine decay; `batch_size` and `ema` may be a stage's own.
   (at most 256 of) them under the trained networks, and the loss of the trained autoencoders, are logged.
 """
 
+import os
 import pathlib
 
 from haim_tf.checks import require_int, require_number
@@ -65,6 +66,8 @@ def read_recipe(source, variant=None, smoke=False):
     Raises:
         ValueError, FileNotFoundError: not a recipe, unknown or missing keys.
     """
+    if not isinstance(source, (dict, str, os.PathLike)):
+        raise ValueError(f"a recipe must be a dict, a JSON file or a zoo entry's name, got {source!r:.60}")
     if not isinstance(source, dict):
         source = read_json(_find_recipe(source))
     if not isinstance(source, dict):

@@ -28,7 +28,7 @@ class Named:
 class Folders:
     """A folder of up to three levels, loaded, read, and brought to the classes of a model."""
 
-    LIMIT = 20
+    LIMIT = 60
 
     def __init__(self, folder):
         self.root = folder / "root"

@@ -23,7 +23,7 @@ def tiny_model(seed=0):
 class Presets:
     """A preset of a tiny model, one of its files damaged; of weights also with a checksum that fits them."""
 
-    LIMIT = 60
+    LIMIT = 120
 
     def __init__(self, folder):
         self.folder = folder / "preset"

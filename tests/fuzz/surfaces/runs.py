@@ -21,7 +21,7 @@ META = {
 class Runs:
     """One of its files damaged or missing."""
 
-    LIMIT = 10
+    LIMIT = 60
 
     def __init__(self, folder):
         self.folder = folder / "run"

@@ -21,7 +21,7 @@ PATHS = ("/", "/health", "/model", "/sample/", "/../model", "/%00", "/caf%E9", "
 class Server:
     """An export of `debug` on one replica."""
 
-    LIMIT = 90
+    LIMIT = 120
 
     def __init__(self, folder):
         model = haim_tf.load("debug")
