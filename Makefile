@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 VENV_JAX := .venv-jax
+VENV_DOCS := .venv-docs
 BIN := $(VENV)/bin
 PACKAGING := setup.cfg pyproject.toml
 
-.PHONY: samples test test-slow test-jax fuzz lint format clean
+.PHONY: samples test test-slow test-jax fuzz lint format docs release clean
 
 samples: $(VENV)/.installed
 	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
@@ -30,8 +31,17 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# What is uploaded, each tried in a clean environment of $(PYTHON).
+release: $(VENV)/.installed-test
+	rm -rf dist build
+	$(BIN)/python -m build
+	for package in dist/*; do PYTHON=$(PYTHON) .ci/smoke $$package || exit 1; done
+
+docs: $(VENV_DOCS)/.installed
+	$(VENV_DOCS)/bin/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(VENV_JAX) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis samples.png
+	rm -rf $(VENV) $(VENV_JAX) $(VENV_DOCS) site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis samples.png
 
 # The pip that Python 3.10 brings may be too old for editable installs without a setup.py.
 %/.pip:
@@ -46,6 +56,11 @@ $(VENV)/.installed: $(VENV)/.pip $(PACKAGING)
 $(VENV)/.installed-test: $(VENV)/.pip $(PACKAGING)
 	$(BIN)/python -m pip install --editable ".[test]"
 	touch $@ $(VENV)/.installed
+
+# What is documented is read, not imported: none of the package's own dependencies.
+$(VENV_DOCS)/.installed: $(VENV_DOCS)/.pip $(PACKAGING) Makefile
+	$(VENV_DOCS)/bin/python -m pip install mkdocs-material "mkdocstrings[python]"
+	touch $@
 
 $(VENV)/.installed-serve: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --editable ".[serve,test]"

@@ -36,7 +36,7 @@ flags.DEFINE_string("classifier", None, "The .keras file of an earlier run with 
 flags.DEFINE_multi_float(
     "temperature",
     None,
-    "One, or (repeated) one a level, finest first, and the prior; by default the model's own.",
+    "One, or (repeated) one per level, finest first, and the prior; by default the model's own.",
 )
 flags.DEFINE_multi_float("top_p", None, "The same.")
 flags.DEFINE_float("guidance", None, "By default the model's own.")

@@ -66,7 +66,7 @@ def figure(run, path):
 
 
 def figures(runs, path):
-    """An arm's figures, one a seed."""
+    """An arm's figures, one per seed."""
     found = [figure(run, path) for run in runs.values()]
     return [value for value in found if value is not None]
 
@@ -192,7 +192,7 @@ def copy_pictures(page, output, settings):
     """Copies the first seed's pictures beside the page; gives the lines that show them."""
     lines, folder = [], page.with_suffix("")
     captions = {
-        "codes": "a row an image: the original, the auxiliary decoder's reconstruction (where there is one), "
+        "codes": "a row per image: the original, the auxiliary decoder's reconstruction (where there is one) "
         "and samples of the main decoder from the same codes",
         "samples_sheet": "samples of the whole model at temperature 1, none left out",
     }

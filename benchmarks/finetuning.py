@@ -2,9 +2,9 @@
 
     python benchmarks/finetuning.py --model=imagenet32 --data=my_folder --minutes=3 --output=finetuning.json
 
-`my_folder` has the splits train and val and a folder a class. Bits/dim are those of its split val. All start
-with a class embedding of their own; the codes stay as they are loaded, but for the model from scratch, which
-learns its own. Both trainings take the same time on the same machine, compilation apart.
+`my_folder` has the splits train and val and a folder per class. Bits/dim are those of its split val. All
+start with a class embedding of their own; the codes stay as they are loaded, but for the model from scratch,
+which learns its own. Both trainings take the same time on the same machine, compilation apart.
 """
 
 import time

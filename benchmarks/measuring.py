@@ -57,24 +57,80 @@ def make_inputs(network, shape, batch_size, seed=0):
     return integers(head.num_values, batch_size, *shape, *head.element_shape), conditioning
 
 
-def forward_operations(network, shape):
+def forward_operations(network, shape, crop=None):
     """Floating point operations of the products in one grid's forward pass, of unmasked taps only.
 
-    `shape` is the grid's; attention counts the pairs that the mask leaves.
+    `shape` is the grid's; attention counts the pairs that the mask leaves. Of a network that sees only a
+    square of side `crop` of it, the codes are still read as a whole.
     """
-    positions = int(np.prod(shape))
+    whole = int(np.prod(shape))
+    positions = whole if crop is None else crop**2
     total = 0
     for weight in network.trainable_variables:
         if weight.ndim < 2 or "embed" in weight.path:
             continue
         coarse = "read_codes" in weight.path or "upsample" in weight.path
-        places = positions // network.upsampling**2 if coarse else positions
+        places = whole // network.upsampling**2 if coarse else positions
         if "from_vector" in weight.path:
             places = 1
         # Every weight takes part in one multiplication and one addition a place.
         total += 2 * places * int(np.prod(weight.shape))
     pairs = positions * (positions + 1) // 2
     return total + len(network.attention) * 2 * 2 * pairs * network.width
+
+
+def plain_convolution(network, shape, batch_size):
+    """Forward and backward passes of one convolution of a network's blocks' shape, and their operations."""
+    import keras
+
+    size = (*network.kernel_size, network.width, 2 * network.width)
+    work = 3 * 2 * batch_size * int(np.prod(shape)) * int(np.prod(size))
+
+    def convolution(x, kernel):
+        return keras.ops.conv(x, kernel, strides=1, padding="same")
+
+    return with_gradients(convolution, network.compute_dtype, (batch_size, *shape, network.width), size), work
+
+
+def plain_product(network, shape, batch_size):
+    """The same of one matrix product of the blocks' width."""
+    import keras
+
+    positions, width = batch_size * int(np.prod(shape)), network.width
+    run = with_gradients(keras.ops.matmul, network.compute_dtype, (positions, width), (width, 2 * width))
+    return run, 3 * 2 * positions * 2 * width**2
+
+
+def with_gradients(function, dtype, *shapes):
+    """A call of the compiled forward and backward passes of a function of random tensors."""
+    import keras
+
+    rng = np.random.default_rng(0)
+    operands = [keras.ops.convert_to_tensor(rng.normal(0, 1, shape), dtype) for shape in shapes]
+    outputs = function(*operands)
+
+    def ends(tensors):
+        # All results are asked for, so that none of the passes is left out.
+        return [keras.ops.max(keras.ops.reshape(t, (-1,))[:1]) for t in tensors]
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        @jax.jit
+        def run(outputs, *operands):
+            results, backward = jax.vjp(function, *operands)
+            return ends([results, *backward(outputs)])
+    else:
+        import tensorflow as tf
+
+        @tf.function(autograph=False)
+        def run(outputs, *operands):
+            with tf.GradientTape() as tape:
+                tape.watch(operands)
+                results = function(*operands)
+            return ends([results, *tape.gradient(results, operands, output_gradients=outputs)])
+
+    return lambda: [keras.ops.convert_to_numpy(t) for t in run(outputs, *operands)]
 
 
 def seconds(function):

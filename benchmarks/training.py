@@ -10,7 +10,6 @@ backward passes of one plain convolution of the blocks' shape (all taps count) a
 of the blocks' width. The share is the step's rate over the convolution's.
 """
 
-import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
@@ -40,9 +39,8 @@ def measure(name, precision):
 
     network, shape = measuring.make_network(name, dtype=precision)
     work = 3 * FLAGS.batch_size * measuring.forward_operations(network, shape)
-    dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
-    convolution, convolution_work = plain_convolution(network, shape, dtype)
-    product, product_work = plain_product(network, shape, dtype)
+    convolution, convolution_work = measuring.plain_convolution(network, shape, FLAGS.batch_size)
+    product, product_work = measuring.plain_product(network, shape, FLAGS.batch_size)
     functions = {
         "step": training_step(network, shape),
         "convolution": convolution,
@@ -88,44 +86,6 @@ def training_step(network, shape):
         return loss
 
     return lambda: step().numpy()
-
-
-def plain_convolution(network, shape, dtype):
-    """Forward and backward passes of one convolution of the blocks' shape, and their operations."""
-    import tensorflow as tf
-
-    size = (*network.kernel_size, network.width, 2 * network.width)
-    inputs = tf.random.normal((FLAGS.batch_size, *shape, network.width), dtype=dtype)
-    kernel = tf.random.normal(size, dtype=dtype)
-    work = 3 * 2 * FLAGS.batch_size * np.prod(shape) * np.prod(size)
-    return _with_gradients(lambda x, k: tf.nn.conv2d(x, k, 1, "SAME"), inputs, kernel), work
-
-
-def plain_product(network, shape, dtype):
-    """The same of one matrix product of the blocks' width."""
-    import tensorflow as tf
-
-    positions, width = FLAGS.batch_size * int(np.prod(shape)), network.width
-    inputs = tf.random.normal((positions, width), dtype=dtype)
-    kernel = tf.random.normal((width, 2 * width), dtype=dtype)
-    return _with_gradients(tf.matmul, inputs, kernel), 3 * 2 * positions * 2 * width**2
-
-
-def _with_gradients(function, *operands):
-    import tensorflow as tf
-
-    outputs = function(*operands)
-
-    @tf.function(autograph=False)
-    def run(*operands):
-        with tf.GradientTape() as tape:
-            tape.watch(operands)
-            results = function(*operands)
-        # All three results are asked for, so that none of the three passes is left out.
-        gradients = tape.gradient(results, operands, output_gradients=outputs)
-        return [tf.reduce_max(tf.reshape(t, [-1])[:1]) for t in (results, *gradients)]
-
-    return lambda: [t.numpy() for t in run(*operands)]
 
 
 if __name__ == "__main__":

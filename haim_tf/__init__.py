@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from haim_tf import startup
 from haim_tf.registered import register
 from haim_tf.version import __version__
 
@@ -47,6 +48,7 @@ _HOMES = {
     "load": "presets",
 }
 
+startup.prepare()
 register()
 
 

@@ -59,13 +59,14 @@ def require_number(
     low: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    high: float | None = None,
 ) -> float:
     """`value` as a float within the bounds, whatever number type it is of.
 
     Args:
         name: what the message calls it.
         value: to be checked; a bool or a text is no number, and neither is NaN.
-        low: lower bound, included. above, below: bounds, excluded. `None`: none.
+        low, high: bounds, included. above, below: bounds, excluded. `None`: none.
 
     Raises:
         ValueError: it is no number, or out of bounds.
@@ -79,11 +80,12 @@ def require_number(
         number = float("nan") if type(value).__name__ in ("bool", "bool_", "str", "bytes") else float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    fits = number == number and (low is None or number >= low)
+    fits = number == number and (low is None or number >= low) and (high is None or number <= high)
     if not fits or (above is not None and number <= above) or (below is not None and number >= below):
         bounds = [f"of at least {low}"] if low is not None else []
         bounds += [f"above {above}"] if above is not None else []
         bounds += [f"below {below}"] if below is not None else []
+        bounds += [f"at most {high}"] if high is not None else []
         raise ValueError(f"{name} must be a number {' and '.join(bounds)}".rstrip() + f", got {value!r}")
     return number
 
@@ -117,7 +119,7 @@ def require_kernel_size(name: str, value: Iterable[int]) -> tuple[int, int]:
 
 
 def check_per_level(name: str, value: Any, count: int, low: float, high: float) -> list[float]:
-    """Returns one float a network from one value or a list of `count`, each in `low..high`.
+    """Returns one float per network from one value or a list of `count`, each in `low..high`.
 
     Raises:
         ValueError: another number of values, or one outside the range.
@@ -128,7 +130,8 @@ def check_per_level(name: str, value: Any, count: int, low: float, high: float) 
         values = np.broadcast_to(np.asarray(value, "float64"), count)
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} must be one number or {count} (one a level, finest first, then the prior), got {value!r}"
+            f"{name} must be one number or {count} (one per level, finest first, then the prior), "
+            f"got {value!r}"
         ) from None
     if not np.isfinite(values).all() or values.min() < low or values.max() > high:
         raise ValueError(f"{name} must lie in {low}..{high}, got {value!r}")
@@ -136,7 +139,7 @@ def check_per_level(name: str, value: Any, count: int, low: float, high: float) 
 
 
 def check_sampling(values: dict[str, Any] | None, networks: int, guided: bool) -> dict[str, Any]:
-    """How a model is sampled, complete: a dict of `temperature` and `top_p`, lists of one float a network,
+    """How a model is sampled, complete: a dict of `temperature` and `top_p`, lists of one float per network,
     and `guidance`, a float; what `values` lacks is 1.
 
     Args:

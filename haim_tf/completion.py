@@ -17,13 +17,16 @@ tend as `candidates` grows; and that is the posterior of the model's own joint d
 pixels, which does not know that codes are a function of the image.
 """
 
+import functools
+
 import numpy as np
 from keras import ops
 
 from haim_tf import progress
 from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.models import inputs
-from haim_tf.sampling import seed_pairs, walk
+from haim_tf.programs import Programs
+from haim_tf.sampling import in_parts, seed_pairs, walk
 
 # How often the guide is renewed, at the cost of a draw of the top codes each.
 _ROUNDS = 3
@@ -126,7 +129,7 @@ def known_codes(model, mask):
     return result
 
 
-def draw_given(network, noise, guide=None, known=None, mask=None, codes=None, labels=None):
+def draw_given(network, noise, guide=None, known=None, mask=None, codes=None, labels=None, rows=None):
     """Draws grids as `sampling.sample_grid` does, some elements forced and some guided.
 
     Args:
@@ -135,6 +138,7 @@ def draw_given(network, noise, guide=None, known=None, mask=None, codes=None, la
         guide: float32 `(B, H, W, K)`, added to the logits of each element; grids of codes only.
         known, mask: the grid's values, int `(B, H, W[, C])`, and where they are forced, bool `(B, H, W)`.
         codes, labels: what the network is conditioned on.
+        rows: how many rows to draw, an int tensor; `None`: all.
 
     Returns:
         The grids, int32, and the log of their importance weights `(B,)`: that of the forced elements'
@@ -160,7 +164,7 @@ def draw_given(network, noise, guide=None, known=None, mask=None, codes=None, la
         return x, weight
 
     weight = ops.zeros((batch_size,), "float32")
-    return walk(network, batch_size, (height, width), decide, weight, codes=codes, labels=labels)
+    return walk(network, batch_size, (height, width), decide, weight, rows=rows, codes=codes, labels=labels)
 
 
 class _Candidates:
@@ -250,37 +254,37 @@ class _Candidates:
     def _draw(self, index, stream, guide=None, codes=None):
         """`draw_given` of one network for every candidate, batch by batch."""
         model, network = self.model, self.model.networks[index]
-        program = model._programs.setdefault(("complete", index), _compiled(network))
+        if ("complete", index) not in model._programs:
+            draw = functools.partial(draw_given, network)
+            model._programs["complete", index] = Programs(draw, network, "completion")
+        program = model._programs["complete", index]
+        all_rows = ops.convert_to_tensor(model.grid_shapes[index][0], "int32")
+        shape = (*model.grid_shapes[index], network.likelihood.noise_size)
         count = len(self.keys)
         size = min(count, self.batch_size)
         results = []
         for start in range(0, count, size):
             # The last batch repeats its last candidate, so that one compiled program serves all batches.
-            rows = np.minimum(np.arange(start, start + size), count - 1)
-            shape = (*model.grid_shapes[index], network.likelihood.noise_size)
-            noise = [np.random.default_rng([*self.keys[i], stream]).random(shape, "float32") for i in rows]
-            arrays = {
-                "noise": np.stack(noise),
-                "guide": None if guide is None else guide[rows // self.candidates],
-                "known": None if index else self.grids[0][self.owner[rows]],
-                "mask": None if index else self.mask[self.owner[rows]],
-                "codes": None if codes is None else codes[rows],
-                "labels": self.labels[rows] if network.num_classes else None,
-            }
-            tensors = {k: None if a is None else ops.convert_to_tensor(a) for k, a in arrays.items()}
-            results.append([ops.convert_to_numpy(x) for x in program(**tensors)])
+            batch = np.minimum(np.arange(start, start + size), count - 1)
+
+            def run(part, batch=batch):
+                rows = batch[part]
+                noise = [
+                    np.random.default_rng([*self.keys[i], stream]).random(shape, "float32") for i in rows
+                ]
+                arrays = [
+                    np.stack(noise),
+                    None if guide is None else guide[rows // self.candidates],
+                    None if index else self.grids[0][self.owner[rows]],
+                    None if index else self.mask[self.owner[rows]],
+                    None if codes is None else codes[rows],
+                    self.labels[rows] if network.num_classes else None,
+                ]
+                return program(*(None if a is None else ops.convert_to_tensor(a) for a in arrays), all_rows)
+
+            results.append(in_parts(size, run))
             self.bar.add(1)
         return [np.concatenate(parts)[:count] for parts in zip(*results, strict=True)]
-
-
-def _compiled(network):
-    import tensorflow as tf
-
-    @tf.function(jit_compile=True, autograph=False)
-    def run(noise, guide, known, mask, codes, labels):
-        return draw_given(network, noise, guide, known, mask, codes, labels)
-
-    return run
 
 
 def _bar(drawn, batch_size, verbose):

@@ -4,13 +4,15 @@ Importing this module needs tensorflow and tensorflow-probability; `Hierarchical
 `prior_distribution` import it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from haim_tf.checks import check_per_level
-from haim_tf.class_names import labels_of
-from haim_tf.models import inputs
+from haim_tf.class_names import Labels, labels_of
+from haim_tf.models import HierarchicalModel, inputs
 
 # Samples of one compiled program: whatever number is asked for is drawn in chunks of at most this many.
 _CHUNK = 64
@@ -120,7 +122,7 @@ class _ModelDistribution(tfp.distributions.Distribution):
         return tf.cast(tf.reshape(samples, shape), self.dtype)
 
     def _seed_pairs(self, seed, count):
-        """One pair an example: (s, i) for an int s as `model.sample` has it, else split from TFP's seed."""
+        """One pair per example: (s, i) for an int s as `model.sample` has it, else split from TFP's seed."""
         if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
             return tf.stack([tf.fill([count], tf.constant(seed, "int32")), tf.range(count)], 1)
         seed = tfp.random.sanitize_seed(seed)
@@ -146,7 +148,7 @@ class ImageDistribution(_ModelDistribution):
         model: a `HierarchicalModel`.
         labels: of a class-conditional model: ints of any shape, or names of classes (that is the batch shape,
             a distribution a label; `()` of one int), or `None`: every label equally likely, summed over.
-        temperature: of samples; one value, or one a level (finest first) and one for the prior. `log_prob`
+        temperature: of samples; one value, or one per level (finest first) and one for the prior. `log_prob`
             is known at temperature 1 only.
 
     Event: float32 `(H, W, C)`, whole numbers in 0..255 (others are rounded; outside, `log_prob` is -inf). In
@@ -169,7 +171,13 @@ class ImageDistribution(_ModelDistribution):
         TensorShape([2])
     """
 
-    def __init__(self, model, labels=None, temperature=1.0, name="ImageDistribution"):
+    def __init__(
+        self,
+        model: HierarchicalModel,
+        labels: Labels | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        name: str = "ImageDistribution",
+    ):
         super().__init__(model, labels, temperature, tf.float32, model.image_shape, name)
 
     @classmethod
@@ -223,7 +231,13 @@ class PriorDistribution(_ModelDistribution):
         TensorShape([2])
     """
 
-    def __init__(self, model, labels=None, temperature=1.0, name="PriorDistribution"):
+    def __init__(
+        self,
+        model: HierarchicalModel,
+        labels: Labels | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        name: str = "PriorDistribution",
+    ):
         shape = model.grid_shapes[-1] if model.num_levels else model.image_shape
         super().__init__(model, labels, temperature, tf.int32, shape, name)
 

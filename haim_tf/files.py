@@ -29,6 +29,11 @@ def expanded(path: str | os.PathLike) -> Path:
         ) from None
 
 
+def home() -> Path:
+    """The user's own folder of haim_tf, `HAIM_TF_HOME` or `~/.cache/haim_tf`; it need not exist yet."""
+    return Path(os.environ.get("HAIM_TF_HOME") or "~/.cache/haim_tf").expanduser()
+
+
 def absolute(path: str | os.PathLike) -> Path:
     """`path` as `expanded` gives it, whatever folder the process is in later on."""
     return expanded(path).absolute()

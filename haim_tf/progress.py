@@ -1,12 +1,17 @@
 """Progress on standard error: a bar on a terminal, elsewhere a plain line now and then."""
 
+import contextlib
 import os
 import sys
+import threading
 import time
 import weakref
+from collections.abc import Iterator
 
 # Seconds between two lines where there is no terminal: what is done sooner says nothing.
 LINE_SECONDS = 10.0
+# Seconds after which something slow is told of.
+SLOW_SECONDS = 2.0
 
 _open_bars = weakref.WeakSet()
 
@@ -68,9 +73,31 @@ class Bar:
         self.close()
 
 
+@contextlib.contextmanager
+def said_if_slow(text: str) -> Iterator[None]:
+    """Says a line on standard error if what is done inside takes more than two seconds.
+
+    Example:
+        >>> with said_if_slow("compiling the sampler"):
+        ...     pass
+    """
+    timer = threading.Timer(SLOW_SECONDS, tell, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def tell(text: str) -> None:
-    """A plain line on standard error, of work that is under way; bars are to be closed before."""
-    print(text, file=sys.stderr, flush=True)
+    """A plain line on standard error, of work that is under way; above the bars, where there are some."""
+    if any(bar._bar is not None for bar in list(_open_bars)):
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
 
 
 def close_all() -> None:

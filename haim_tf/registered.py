@@ -6,8 +6,11 @@ them, and `haim_tf list` needs none. So what is registered at first, as soon as 
 imported, whichever comes first, is where a class lies; the class itself follows when a file asks for it.
 """
 
+import contextlib
 import importlib
 import sys
+
+from haim_tf import startup
 
 PACKAGE = "haim_tf"
 # By the subpackage whose import registers them.
@@ -52,8 +55,8 @@ def register() -> None:
     """Tells Keras where the classes lie: at once where it is imported, else as soon as it is."""
     if "keras" in sys.modules:
         _register()
-    elif _KerasFinder not in sys.meta_path:
-        sys.meta_path.insert(0, _KerasFinder)
+    else:
+        startup.on_import("keras", _registering)
 
 
 class _NotImported:
@@ -78,22 +81,7 @@ def _register():
             known.setdefault(f"{PACKAGE}>{name}", _NotImported(name))
 
 
-class _KerasFinder:
-    """Finds keras as Python would without it, and has our classes registered once it is imported."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "keras":
-            return None
-        others = (finder for finder in sys.meta_path if finder is not _KerasFinder)
-        spec = next((s for finder in others if (s := finder.find_spec(name, path, target))), None)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module):
-                execute(module)
-                _register()
-                sys.meta_path.remove(_KerasFinder)
-
-            spec.loader.exec_module = exec_module
-        return spec
+@contextlib.contextmanager
+def _registering():
+    yield
+    _register()

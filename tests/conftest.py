@@ -1,8 +1,11 @@
 """What every test shares: quiet TensorFlow, fixed seeds, the default dtype policy."""
 
 import contextlib
+import importlib
 import os
 import signal
+import sys
+from pathlib import Path
 
 # TensorFlow reads them when it is imported. Tests run side by side, a thread each.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -13,8 +16,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
 collect_ignore = [] if keras.backend.backend() == "jax" else ["jax"]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            assert mark.kwargs.get("reason"), f"{item.nodeid} is slow: say why, as slow(reason=...)"
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +32,36 @@ def _fresh_global_state():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def eagerly():
+    """TensorFlow's functions run step by step: a few steps are over before their program would be made."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """`script(path, *arguments)` runs one of the repository's scripts in this process, flags and all."""
+
+    def run(path, *arguments):
+        name = Path(path).stem
+        monkeypatch.syspath_prepend(Path(path).parent)
+        module = importlib.import_module(name)
+        try:
+            flags.FLAGS([name, *map(str, arguments)])
+            module.main([name])
+        finally:
+            for flag in flags.FLAGS.get_flags_for_module(name):
+                delattr(flags.FLAGS, flag.name)
+            flags.FLAGS.unparse_flags()
+            del sys.modules[name]
+
+    return run
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from PIL import Image
 
 from haim_tf import data
 from haim_tf.data import Batches, ImageData, in_order, load, read_image, save_grid
+from haim_tf.data.batches import num_symmetries, transformed
 
 
 def random_images(*shape, seed=0):
@@ -845,6 +846,90 @@ def test_flips_mirror_about_half_of_the_images_and_leave_the_data_alone():
     np.testing.assert_array_equal(image_data.images, before)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_turns_give_all_symmetries_alike_with_their_own_codes(flip):
+    images = random_images(7, 8, 8, 3)
+    count = num_symmetries(flip, True)
+    ways = np.stack([transformed(images, number, flip) for number in range(count)])
+    assert len({way.tobytes() for way in ways}) == count == (8 if flip else 4)
+    np.testing.assert_array_equal(ways[0], images)
+    batches = Batches(ImageData(images.copy()), 10, flip=flip, turns=True, codes=[ways[:, :, ::4, ::4, 0]])
+    seen = np.zeros(count, int)
+    for i in range(80):
+        for image, codes in zip(batches[i]["images"], batches[i]["codes"][0], strict=True):
+            ((number, _),) = np.argwhere((ways == image).all(axis=(2, 3, 4)))
+            np.testing.assert_array_equal(codes, image[::4, ::4, 0])
+            seen[number] += 1
+    assert seen.sum() == 800 and np.abs(seen - 800 / count).max() < 4 * np.sqrt(800 / count)
+    np.testing.assert_array_equal(batches.data.images, images)
+
+
+def test_flips_alone_are_drawn_as_ever():
+    image_data = ImageData(random_images(20, 4, 6, 1))
+    images = Batches(image_data, 16, flip=True, seed=3, shuffle=False)[2]
+    mirrored = np.random.default_rng((3, 1, 2)).random(16) < 0.5
+    chosen = image_data.images[np.arange(32, 48) % 20]
+    np.testing.assert_array_equal(images, np.where(mirrored[:, None, None, None], chosen[:, :, ::-1], chosen))
+
+
+def test_turns_are_for_square_images():
+    with pytest.raises(ValueError, match="turns must be false unless images are square, got 4x6"):
+        Batches(ImageData(random_images(5, 4, 6, 1)), 2, turns=True)
+
+
+def unbalanced():
+    """100 images of three classes, 80, 16 and 4, that are their own index."""
+    images = np.broadcast_to(np.arange(100, dtype="uint8")[:, None, None, None], (100, 4, 4, 1))
+    return ImageData(images.copy(), np.repeat([0, 1, 2], [80, 16, 4]))
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_balance_draws_classes_by_a_power_of_their_size(balance):
+    batches = Batches(unbalanced(), 100, seed=5, balance=balance)
+    expected = np.array([80, 16, 4]) ** (1 - balance)
+    expected *= 100 / expected.sum()
+    drawn = np.zeros(100)
+    for i in range(30):  # A batch an epoch.
+        images, labels = batches[i]
+        found = np.bincount(labels, minlength=3)
+        assert np.abs(found - expected).max() < 1
+        times = np.bincount(images[:, 0, 0, 0], minlength=100)
+        each = (expected / [80, 16, 4])[np.repeat([0, 1, 2], [80, 16, 4])]
+        assert (times >= np.floor(each)).all() and (times <= np.ceil(each)).all()
+        drawn += times
+    assert np.abs(drawn[80:96] - drawn[80:96].mean()).max() < 15 and (drawn > 0).all()
+
+
+def test_no_balance_is_each_image_once_an_epoch():
+    labels = labels_of(Batches(unbalanced(), 25, seed=5, balance=0), 4)
+    np.testing.assert_array_equal(np.bincount(labels), [80, 16, 4])
+
+
+def test_balanced_batches_resume_and_are_shared_among_replicas():
+    whole = Batches(unbalanced(), 12, seed=5, balance=0.7, flip=True, turns=True)
+    resumed = Batches(unbalanced(), 12, seed=5, balance=0.7, flip=True, turns=True, start_step=9)
+    parts = [whole.part(i, 3) for i in range(3)]
+    for i in range(12):
+        for number in range(2):
+            np.testing.assert_array_equal(whole[9 + i][number], resumed[i][number])
+            shared = np.concatenate([part[i][number] for part in parts])
+            np.testing.assert_array_equal(whole[i][number], shared)
+    assert not np.array_equal(whole[0][0], Batches(unbalanced(), 12, seed=6, balance=0.7)[0][0])
+
+
+@pytest.mark.parametrize(
+    "data, options, message",
+    [
+        (numbered(4), {"balance": 1.5}, "balance must be a number of at least 0 and at most 1, got 1.5"),
+        (numbered(4), {"balance": 1, "shuffle": False}, "shuffle must be True where there is balance"),
+        (ImageData(random_images(4, 4, 4)), {"balance": 1}, "balance must be 0 unless images have labels"),
+    ],
+)
+def test_wrong_balance(data, options, message):
+    with pytest.raises(ValueError, match=message):
+        Batches(data, 2, **options)
+
+
 def test_crops_come_with_whole_codes_and_their_place():
     images = random_images(9, 8, 12, 1)
     # Codes that say what they stand for: a cell's upper left pixel, of the image and of its mirror image.
@@ -997,6 +1082,41 @@ def test_grid_is_about_square_and_replaces_a_file(tmp_path):
     assert Image.open(tmp_path / "sheet.png").size == (16, 16)
 
 
+def test_grid_has_full_rows_where_it_may(tmp_path):
+    for count, size in ((10, (28, 10)), (7, (16, 16)), (32, (46, 22))):
+        save_grid(random_images(count, 4, 4, 1), tmp_path / "sheet.png")
+        assert Image.open(tmp_path / "sheet.png").size == size
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_with_captions_and_larger_pixels(tmp_path, channels):
+    images = random_images(6, 8, 10, channels)
+    for captions, lines in ((["one", "two", "three"], [True, False]), (list("abcdef"), [True, True])):
+        save_grid(images, tmp_path / "sheet.png", columns=3, captions=captions, scale=4)
+        sheet = np.asarray(Image.open(tmp_path / "sheet.png")).reshape(-1, 124, channels)
+        top = 0
+        for row, line in enumerate(lines):
+            if line:
+                written = [(sheet[top : top + 15, 42 * i : 42 * i + 40] < 128).any() for i in range(3)]
+                assert written == [True] * 3
+                top += 15
+            for column in range(3):
+                tile = sheet[top : top + 32, 42 * column : 42 * column + 40]
+                np.testing.assert_array_equal(tile[::4, ::4], images[3 * row + column])
+                np.testing.assert_array_equal(tile[3::4, 3::4], images[3 * row + column])
+            top += 34
+        assert len(sheet) == top - 2
+
+
+def test_long_captions_are_cut(tmp_path):
+    image = random_images(2, 40, 40, 1)
+    sheets = []
+    for caption in ("a name that is much too long", "a name that is much too long as well"):
+        save_grid(image, tmp_path / "sheet.png", columns=2, captions=[caption, ""])
+        sheets.append(np.asarray(Image.open(tmp_path / "sheet.png")))
+    assert (sheets[0] == sheets[1]).all() and (sheets[0][:15, 40:] == 255).all()
+
+
 def test_wrong_grids_leave_nothing_behind(tmp_path, monkeypatch):
     images = random_images(2, 4, 4, 1)
     for wrong in (images.astype("float32"), images[0], images[:0], random_images(2, 4, 4, 2)):
@@ -1004,6 +1124,10 @@ def test_wrong_grids_leave_nothing_behind(tmp_path, monkeypatch):
             save_grid(wrong, tmp_path / "sheet.png")
     with pytest.raises(ValueError, match="columns"):
         save_grid(images, tmp_path / "sheet.png", columns=0)
+    with pytest.raises(ValueError, match="captions must be 1, one a column, or 2, one an image, got 3"):
+        save_grid(images, tmp_path / "sheet.png", columns=1, captions=["a", "b", "c"])
+    with pytest.raises(ValueError, match="scale"):
+        save_grid(images, tmp_path / "sheet.png", scale=0)
     with pytest.raises(ValueError, match=".png"):
         save_grid(images, tmp_path / "sheet.jpg")
     with pytest.raises(FileNotFoundError, match="none"):

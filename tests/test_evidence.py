@@ -1,8 +1,6 @@
 """The evidence script: its smoke mode end to end, resumed; the page; what counts as held."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,13 +15,6 @@ from haim_tf.data import ImageData
 ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments, folder):
-    script = ROOT / "benchmarks/evidence.py"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), "--smoke", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
-
-
 @pytest.fixture
 def page(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -32,16 +23,22 @@ def page(monkeypatch):
     return evidence_page
 
 
-def test_smoke_mode_measures_resumes_and_writes_the_page(tmp_path):
+def test_smoke_mode_measures_resumes_and_writes_the_page(script, eagerly, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     arrays = {}
     for split, count in (("train", 40), ("test", 16)):
         arrays[f"x_{split}"] = rng.integers(0, 256, (count, 16, 16, 3), "uint8")
         arrays[f"y_{split}"] = np.arange(count) % 3
     np.savez(tmp_path / "data.npz", **arrays)
-    flags = ["--data=data.npz", "--output=out", "--page=page.md"]
-    process = run(*flags, "--arms=masked_3,end_to_end,no_codes", folder=tmp_path)
-    assert process.returncode == 0, process.stderr
+    command = [
+        ROOT / "benchmarks/evidence.py",
+        "--smoke",
+        "--data=data.npz",
+        "--output=out",
+        "--page=page.md",
+    ]
+    script(*command, "--arms=masked_3,end_to_end,no_codes")
     masked, end_to_end, flat = (
         json.loads((tmp_path / f"out/{arm}-0.json").read_text())
         for arm in ("masked_3", "end_to_end", "no_codes")
@@ -67,13 +64,13 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(tmp_path):
 
     # The figures that are there are kept, and other settings are refused.
     (tmp_path / "out/no_codes-0.json").write_text(json.dumps({**flat, "samples": {"recall": 0.123}}))
-    process = run(*flags, "--arms=no_codes", folder=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert "training" not in process.stdout + process.stderr
+    assert "training" in "".join(capsys.readouterr())
+    script(*command, "--arms=no_codes")
+    assert "training" not in "".join(capsys.readouterr())
     text = (tmp_path / "page.md").read_text()
     assert "0.123" in text and "masked_3" not in text and text.count("# Evidence") == 1
-    process = run(*flags, '--set={"probe_steps": 3}', "--arms=no_codes", folder=tmp_path)
-    assert process.returncode != 0 and "other settings (probe_steps)" in process.stderr
+    with pytest.raises(ValueError, match=r"other settings \(probe_steps\)"):
+        script(*command, '--set={"probe_steps": 3}', "--arms=no_codes")
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import haim_tf
 ROOT = Path(haim_tf.__file__).parent
 # From the ground up; a module may import those of its own floor and of lower ones.
 FLOORS = [
-    {"version", "checks", "files", "registry", "registered", "class_names", "progress"},
+    {"version", "startup", "backend", "checks", "files", "registry", "registered", "class_names", "progress"}
+    | {"plots", "programs"},
     {"layers", "likelihoods", "data"},
     {"networks", "presets"},
     {"sampling"},

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "haim_tf", "zoo")
+# What an sdist carries beside it: the rest of a checkout.
+ALONGSIDE = ("MANIFEST.in", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "ruff.toml", ".ci")
+ALONGSIDE += ("benchmarks", "docs", "export", "tests")
 MODELS = {path.parent.name for path in REPOSITORY.glob("zoo/*/config.json")}
 PROBE = """
 import importlib.resources, json, haim_tf
@@ -38,7 +42,7 @@ def run(*command, cwd):
 def source(tmp_path_factory):
     """A copy of what is packaged: building leaves files behind, and old ones would end up in the wheel."""
     folder = tmp_path_factory.mktemp("source")
-    for name in PACKAGED:
+    for name in PACKAGED + ALONGSIDE:
         path = REPOSITORY / name
         if path.is_dir():
             shutil.copytree(path, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -56,6 +60,18 @@ def wheel(source, tmp_path_factory):
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", output, source, cwd=output)
     (path,) = output.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def sdist(source, tmp_path_factory):
+    """An sdist, unpacked."""
+    output = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", output, source, cwd=output)
+    (path,) = output.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        archive.extractall(output / "unpacked", filter="data")
+    (folder,) = (output / "unpacked").iterdir()
+    return folder
 
 
 def clean_environment(folder, *install):
@@ -80,6 +96,31 @@ def test_wheel_contains_the_package_and_the_zoo_and_nothing_else(wheel):
     zoo = {name for name in zoo if "__pycache__" not in name} | {"haim_tf/zoo/__init__.py"}
     names = zipfile.ZipFile(wheel).namelist()
     assert {name for name in names if ".dist-info/" not in name} == modules | zoo
+
+
+def test_sdist_is_a_checkout(sdist):
+    wanted = set()
+    for name in PACKAGED + ALONGSIDE:
+        paths = [REPOSITORY / name, *(REPOSITORY / name).rglob("*")]
+        wanted |= {str(path.relative_to(REPOSITORY)) for path in paths if path.is_file()}
+    wanted = {name for name in wanted if "__pycache__" not in name}
+    assert "tests/test_packaging.py" in wanted and ".ci/run" in wanted
+    found = {str(path.relative_to(sdist)) for path in sdist.rglob("*") if path.is_file()}
+    assert wanted - found == set()
+    extra = {name for name in found - wanted if ".egg-info/" not in name}
+    assert extra == {"PKG-INFO"} | (extra & {".gitignore"})
+
+
+def test_sdist_gives_the_same_wheel(sdist, wheel, tmp_path):
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, sdist, cwd=tmp_path)
+    (path,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(path) as ours, zipfile.ZipFile(wheel) as theirs:
+        assert sorted(ours.namelist()) == sorted(theirs.namelist())
+
+
+def test_the_citation_names_the_paper():
+    text = (REPOSITORY / "CITATION.cff").read_text()
+    assert text.startswith("cff-version: 1.2.0\n") and "arXiv:1903.04933" in text
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])

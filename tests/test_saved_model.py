@@ -375,7 +375,7 @@ def test_bad_arguments_leave_nothing_behind(model, tmp_path, monkeypatch, argume
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="installs tensorflow into an environment of its own")
 def test_in_a_fresh_environment_with_tensorflow_alone(model, version, tmp_path):
     """A true environment: nothing installed but tensorflow, of the version here."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)

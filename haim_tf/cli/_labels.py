@@ -1,9 +1,16 @@
 """Labels as the command line takes them: numbers and names of classes."""
 
+from collections.abc import Sequence
+
 from haim_tf.class_names import find_class
 
 
-def choose_labels(labels, num_classes, class_names, flag="labels"):
+def choose_labels(
+    labels: Sequence[str] | None,
+    num_classes: int | None,
+    class_names: Sequence[str] | None,
+    flag: str = "labels",
+) -> list[int] | None:
     """The labels to take in turn, ints, for what `--labels` (or another flag) says; `None` for an
     unconditional model.
 

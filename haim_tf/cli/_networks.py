@@ -1,7 +1,14 @@
 """Keras models as the command line takes them: files."""
 
+from __future__ import annotations
 
-def load_network(flag, path):
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load_network(flag: str, path: str) -> keras.Model:
     """The Keras model in the file that a flag names.
 
     Raises:

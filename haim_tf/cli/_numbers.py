@@ -1,7 +1,9 @@
-"""Numbers as the command line takes them: one, or one a level and one for the prior."""
+"""Numbers as the command line takes them: one, or one per level and one for the prior."""
+
+from collections.abc import Sequence
 
 
-def parse_numbers(flag, texts):
+def parse_numbers(flag: str, texts: Sequence[str] | None) -> list[float] | None:
     """One float, or a list of several, for what a list flag says; `None` where it says nothing.
 
     Raises:

@@ -1,10 +1,17 @@
 """What commands write: checked before long work begins, never half-written."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
-def check_sheet(path):
+def check_sheet(path: str) -> Path:
     """Returns `path` as a `Path`; an error unless `data.save_grid` can write to it.
 
     Raises:
@@ -20,7 +27,7 @@ def check_sheet(path):
     return path
 
 
-def check_arrays(path):
+def check_arrays(path: str) -> Path:
     """Returns `path` as a `Path`; an error unless `write_arrays` can make this new file."""
     from haim_tf import files
 
@@ -29,7 +36,7 @@ def check_arrays(path):
     return files.check_new_file(path)
 
 
-def write_arrays(path, **arrays):
+def write_arrays(path: Path, **arrays: np.ndarray | None) -> None:
     """Writes a compressed `.npz` file of the arrays that are not `None`."""
     from haim_tf import files
 
@@ -37,7 +44,7 @@ def write_arrays(path, **arrays):
     files.write_arrays(path, arrays, compressed=True)
 
 
-def check_outputs(paths, folder, suffix):
+def check_outputs(paths: Sequence[str], folder: str, suffix: str) -> list[Path]:
     """A new file in `folder` for each of `paths`, named as it is but for the suffix, as `Path`s.
 
     Raises:
@@ -68,7 +75,7 @@ def check_outputs(paths, folder, suffix):
     return outputs
 
 
-def write_outputs(outputs, contents):
+def write_outputs(outputs: Sequence[Path], contents: Sequence[bytes]) -> None:
     """Writes bytes to the files that `check_outputs` gave, all or none."""
     from haim_tf import files
 

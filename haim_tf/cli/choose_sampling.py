@@ -22,7 +22,7 @@ flags.DEFINE_integer("batch_size", 64, "Images sampled at once.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of the classifier and of the samples.", lower_bound=0, upper_bound=2**31 - 1)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from pathlib import Path
 
     from haim_tf import data, evaluation, presets

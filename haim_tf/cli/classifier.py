@@ -18,7 +18,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string("output", None, "The .keras file, a new one.", required=True)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import os
     import tempfile
     from pathlib import Path

@@ -23,7 +23,7 @@ flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file for the figures, a new one.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import numpy as np
 
     from haim_tf import data, evaluation, files
@@ -70,3 +70,5 @@ def main(argv):
         f"{num} images each: Frechet distance {report['frechet_distance']:.4f}, precision "
         f"{report['precision']:.4f}, recall {report['recall']:.4f} (k = {report['neighbors']})"
     )
+    if output:
+        print(f"figures in {output}")

@@ -3,11 +3,20 @@
 A row is an image: the original, what is known of it (the rest grey), and its completions.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from absl import flags
 
+from haim_tf.cli import _sheets
 from haim_tf.cli._output import check_arrays, check_sheet, write_arrays
 
+if TYPE_CHECKING:
+    import numpy as np
+
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(_sheets)
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", required=True)
 flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
 flags.DEFINE_string("split", "val", "Split of the data, e.g. val[:1000].")
@@ -29,7 +38,7 @@ flags.DEFINE_string("output", "completions.png", "The sheet, a .png file; one th
 flags.DEFINE_string("npz", None, "Also write images, mask and completions to this new .npz file.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import numpy as np
 
     from haim_tf import data, presets
@@ -62,13 +71,17 @@ def main(argv):
         batch_size=FLAGS.batch_size,
         verbose=True,
     )
-    data.save_grid(sheet(images, mask, completions), output, columns=2 + FLAGS.completions)
+    names = ["original", "known", *(f"completion {i + 1}" for i in range(FLAGS.completions))]
+    _sheets.write_sheet(sheet(images, mask, completions), output, len(names), names)
     if npz:
         write_arrays(npz, images=images, mask=mask, completions=completions, labels=labels)
-    print(f"{len(images)} images in {output}; columns: original, known, {FLAGS.completions} completions")
+    arrays = f", and as arrays in {npz}" if npz else ""
+    print(
+        f"{len(images)} images in {output}{arrays}; columns: original, known, {FLAGS.completions} completions"
+    )
 
 
-def sheet(images, mask, completions):
+def sheet(images: np.ndarray, mask: np.ndarray, completions: np.ndarray) -> np.ndarray:
     """One row per image: the original, its known pixels (the rest grey), its completions `(num, H, W, C)`."""
     import numpy as np
 

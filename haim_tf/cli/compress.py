@@ -19,14 +19,16 @@ flags.DEFINE_list(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from pathlib import Path
 
     from haim_tf import compression, presets
+    from haim_tf.backend import require_tensorflow
     from haim_tf.cli._labels import choose_labels
     from haim_tf.cli._output import check_outputs, write_outputs
     from haim_tf.data import read_image
 
+    require_tensorflow("compression")
     outputs = check_outputs(argv[1:], FLAGS.output, ".haim")
     model = presets.load(FLAGS.model)
     labels = None

@@ -14,15 +14,17 @@ flags.DEFINE_string(
 flags.DEFINE_string("output", None, "Folder for the pictures, made if it is not there.", required=True)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import io
     from pathlib import Path
 
     from PIL import Image
 
     from haim_tf import compression, presets
+    from haim_tf.backend import require_tensorflow
     from haim_tf.cli._output import check_outputs, write_outputs
 
+    require_tensorflow("decompression")
     outputs = check_outputs(argv[1:], FLAGS.output, ".png")
     files = [compression.unpack(Path(path).read_bytes(), path) for path in argv[1:]]
     names = sorted({file.model for file in files})

@@ -22,7 +22,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string("output", "codes.npz", "The .npz file, a new one.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import sys
 
     import numpy as np

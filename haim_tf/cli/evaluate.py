@@ -1,5 +1,7 @@
 """Measures a model on held-out images: bits/dim, use of the codes, reconstruction errors."""
 
+from typing import Any
+
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -23,7 +25,7 @@ flags.DEFINE_string(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import data, evaluation, files, presets
     from haim_tf.evaluation import scores
 
@@ -44,9 +46,12 @@ def main(argv):
     if output:
         files.write_json(output, report)
     print(table(report))
+    for what, path in (("figures", output), ("scores of single images", csv)):
+        if path:
+            print(f"{what} in {path}")
 
 
-def table(report):
+def table(report: dict[str, Any]) -> str:
     """The figures of a report as text, one row per part of the model."""
     rows = [["", "bits/dim", "codes shuffled", "grid", "codebook", "capacity, bits", "perplexity", "active"]]
     rows[0] += ["error auxiliary", "error main"]

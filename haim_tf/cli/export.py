@@ -27,9 +27,11 @@ flags.DEFINE_bool(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import presets, saved_model
+    from haim_tf.backend import require_tensorflow
 
+    require_tensorflow("export")
     if not all(size.strip().isdecimal() for size in FLAGS.batch_sizes):
         raise ValueError(f"--batch_sizes must be positive ints, got {','.join(FLAGS.batch_sizes)!r}")
     version = saved_model.export(

@@ -1,4 +1,7 @@
-"""Tells what a model is: its classes with their numbers, how it samples, its codes."""
+"""Tells what a model is: its picture, codes, figures, how it samples, its classes with their numbers."""
+
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -9,10 +12,8 @@ ARGUMENTS = "MODEL"
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder; the same as the argument MODEL.")
 
-NEEDS_KERAS = False
 
-
-def main(argv):
+def main(argv: list[str]) -> None:
     names = [*argv[1:], *([FLAGS.model] if FLAGS.model else [])]
     if len(names) != 1:
         raise ValueError(f"name one model, as in haim_tf info fashion_mnist28, got {len(names)}")
@@ -21,7 +22,7 @@ def main(argv):
     print("\n".join(describe(names[0], folder, config, metadata)))
 
 
-def describe(name, folder, config, metadata):
+def describe(name: str, folder: Path, config: dict[str, Any], metadata: dict[str, Any]) -> list[str]:
     """Lines of text about a preset, from its two JSON files."""
     own = metadata.get("sampling") or {}
     sampling = {key: own.get(key, 1.0) for key in ("temperature", "top_p", "guidance")}
@@ -32,7 +33,15 @@ def describe(name, folder, config, metadata):
         "weights": "pretrained" if presets.is_pretrained(folder) else "none that are trained",
         "sampling": ", ".join(f"{key} {_values(value)}" for key, value in sampling.items()),
     }
+    if bits := metadata.get("evaluation", {}).get("bits_per_dim", {}).get("total"):
+        report = metadata["evaluation"]
+        rows["bits/dim"] = f"{bits:.3f} on {report['num']:,} images of {report['data']}"
+    pictures = [folder / name for name in metadata.get("pictures", {}) if (folder / name).is_file()]
+    if pictures:
+        rows["picture"] = pictures[0]
     lines = [f"{key:<9} {value}" for key, value in rows.items()]
+    for metric in metadata.get("metrics", ()):
+        lines.append(f"metric    {metric['name']} {metric['value']}")
     count, class_names = config.get("num_classes"), metadata.get("class_names")
     if count is None:
         return [*lines, "classes   none: this model takes no labels"]

@@ -14,10 +14,8 @@ flags.DEFINE_bool(
     "pretrained", None, "Only models whose trained weights are here; --nopretrained: the others."
 )
 
-NEEDS_KERAS = False
 
-
-def main(argv):
+def main(argv: list[str]) -> None:
     rows = [["name", "image", "levels", "codes", "parameters", "pretrained", "bits/dim", "data", "terms"]]
     for name in presets.list_models(FLAGS.pattern, FLAGS.pretrained):
         folder = presets.find(name)

@@ -17,17 +17,20 @@ import os
 import sys
 import textwrap
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from haim_tf import progress
+from haim_tf.version import __version__
 
 HELP_FLAGS = ("--help", "-help", "-h", "help")
+VERSION_FLAGS = ("--version", "-version", "version")
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "HAIM_TF_DEBUG"
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `haim_tf COMMAND --flags`; `arguments` are those of the process by default.
 
     With `--debug`, or `HAIM_TF_DEBUG=1` in the environment, the one line on bad input becomes a traceback.
@@ -59,12 +62,13 @@ def _main(arguments):
     if name in HELP_FLAGS:
         print(_overview(commands))
         return 0
+    if name in VERSION_FLAGS:
+        print(f"haim_tf {__version__}")
+        return 0
     if name not in commands:
         near = difflib.get_close_matches(name, commands)
         hint = f"did you mean {' or '.join(near)}?" if near else f"commands: {', '.join(commands)}"
         return _complain("haim_tf", f"unknown command {name!r}; {hint}")
-    # TensorFlow reads it when it is imported: warnings of its own are not about what the user did.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     command = importlib.import_module(f"haim_tf.cli.{name}")
     if any(argument in HELP_FLAGS[:-1] for argument in arguments):
         print(_help(name, command))
@@ -73,9 +77,6 @@ def _main(arguments):
         argv = flags.FLAGS([f"haim_tf {name}", *arguments])
         if argv[1:] and not hasattr(command, "ARGUMENTS"):
             raise ValueError(f"unexpected argument {argv[1]!r}; everything is a flag, --name=value")
-        if getattr(command, "NEEDS_KERAS", True):
-            with _quiet():
-                importlib.import_module("keras").distribution.list_devices()
         command.main(argv)
     except BrokenPipeError:
         raise
@@ -118,43 +119,36 @@ def _find_commands():
 
 def _overview(commands):
     width = max(map(len, commands))
-    lines = ["usage: haim_tf COMMAND --flag=value ...", ""]
+    lines = ["usage: haim_tf COMMAND [--flag=value ...]", ""]
     lines += [f"  {name:<{width}}  {help_line}" for name, help_line in commands.items()]
     lines += [
         "",
         "haim_tf COMMAND --help lists a command's flags.",
-        f"{DEBUG_FLAG} shows where an error arose.",
+        f"{DEBUG_FLAG} shows where an error arose; haim_tf --version tells the version.",
     ]
     return "\n".join(lines)
 
 
 def _help(name, command):
-    arguments = getattr(command, "ARGUMENTS", "")
-    lines = [f"usage: haim_tf {name} {arguments} --flag=value ...".replace("  ", " "), ""]
-    lines += [command.__doc__.strip(), ""]
-    for flag in flags.FLAGS.get_key_flags_for_module(command):
+    shown = flags.FLAGS.get_key_flags_for_module(command)
+    required = [f"--{flag.name}=..." for flag in shown if _is_required(flag)]
+    words = ["usage: haim_tf", name, getattr(command, "ARGUMENTS", ""), *required, "[--flag=value ...]"]
+    lines = [" ".join(filter(None, words)), "", command.__doc__.strip(), ""]
+    for flag in sorted(shown, key=lambda flag: not _is_required(flag)):
         default = "" if flag.default in (None, False, "", []) else f" (default: {flag.default_as_str})"
         prefix = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
-        text = textwrap.wrap(f"{flag.help}{default}", 100)
+        needed = "Required. " if _is_required(flag) else ""
+        text = textwrap.wrap(f"{needed}{flag.help}{default}", 100)
         lines += [f"  {prefix}", *(f"      {line}" for line in text)]
     return "\n".join(lines)
+
+
+def _is_required(flag):
+    """Whether a flag must be given: absl has it checked not to be `None`, and remembers it no other way."""
+    return flag.default is None and any(not validator.checker(None) for validator in flag.validators)
 
 
 def _complain(what, error):
     progress.close_all()
     print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Drops what is written to stderr: TensorFlow logs there at its start, whatever the log level."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

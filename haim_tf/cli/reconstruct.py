@@ -6,10 +6,12 @@ auxiliary decoders make of them, or both.
 
 from absl import flags
 
+from haim_tf.cli import _sheets
 from haim_tf.cli._numbers import parse_numbers
 from haim_tf.cli._output import check_sheet
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(_sheets)
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", required=True)
 flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
 flags.DEFINE_string("split", "val", "Split of the data, e.g. val[:1000].")
@@ -22,7 +24,7 @@ flags.DEFINE_integer("seed", 0, "Seed of what the main decoders sample.")
 flags.DEFINE_list(
     "temperature",
     None,
-    "Of the main decoders; one number, or, as for sample, one a level, finest first, and the prior. By "
+    "Of the main decoders; one number, or, as for sample, one per level, finest first, and the prior. By "
     "default the preset's own values.",
 )
 flags.DEFINE_list(
@@ -34,7 +36,7 @@ flags.DEFINE_list(
 flags.DEFINE_string("output", "reconstructions.png", "The sheet, a .png file; one that is there is replaced.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     import numpy as np
 
     from haim_tf import data, presets
@@ -55,5 +57,5 @@ def main(argv):
             columns.append(model.reconstruct(originals, level, decoder, seed=FLAGS.seed, **options))
             names.append(f"level {level} {decoder}")
     sheet = np.stack(columns, axis=1).reshape(-1, *model.image_shape)
-    data.save_grid(sheet, output, columns=len(columns))
+    _sheets.write_sheet(sheet, output, len(columns), names)
     print(f"{len(originals)} images in {output}; columns: {', '.join(names)}")

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from haim_tf import progress
+from haim_tf.backend import require_tensorflow
 from haim_tf.class_names import Labels
 from haim_tf.compression import container, tiles
 from haim_tf.compression.container import Container
@@ -51,6 +52,7 @@ def compress(
     Reference: De Fauw, Dieleman, Simonyan 2019, section 3 (the bound). NOTE: the codes are coded as they are,
     without bits back.
     """
+    require_tensorflow("compression")
     inputs.check_codes_have_auxiliary(model, "compression")
     images = [_check_image(image, model) for image in images]
     if labels is not None or not model.num_classes:
@@ -112,7 +114,14 @@ def decompress(
         ValueError: no file of this format, one that is damaged or truncated, one of another model or other
             weights; pixels that differ from those compressed, as where another machine's arithmetic gives
             other floats. No wrong picture is ever returned.
+
+    Example:
+        >>> model = haim_tf.load("debug")
+        >>> images = model.sample(2, labels=0)
+        >>> decompress(model, compress(model, images))[0].shape
+        (16, 16, 3)
     """
+    require_tensorflow("decompression")
     names = [f"file {i}" for i in range(len(files))] if names is None else names
     files = [
         file if isinstance(file, Container) else container.unpack(file, name)
@@ -152,7 +161,12 @@ def decompress(
 
 
 def fingerprint(model: HierarchicalModel) -> bytes:
-    """8 bytes that tell models apart: the start of the SHA-256 of configuration, precision and weights."""
+    """8 bytes that tell models apart: the start of the SHA-256 of configuration, precision and weights.
+
+    Example:
+        >>> len(fingerprint(haim_tf.load("debug")))
+        8
+    """
     config = {key: value for key, value in model.get_config().items() if key in model._arguments}
     described = json.dumps([config, model.dtype_policy.name], sort_keys=True)
     digest = hashlib.sha256(described.encode())

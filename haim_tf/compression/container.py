@@ -35,7 +35,13 @@ _FIXED = struct.Struct("<BB8s")
 @dataclasses.dataclass(frozen=True)
 class Container:
     """What a file holds: the `model`'s name, checksums of `weights` and `pixels` (8 bytes each), `height` and
-    `width` of the image, `batch_bits` and `slot` (see the module), the range coder's `words`, uint32."""
+    `width` of the image, `batch_bits` and `slot` (see the module), the range coder's `words`, uint32.
+
+    Example:
+        >>> container = unpack(Path("leaf.haim").read_bytes())
+        >>> container.height, container.width
+        (28, 28)
+    """
 
     model: str
     weights: bytes
@@ -52,14 +58,19 @@ def pack(container: Container) -> bytes:
 
     Raises:
         ValueError: a side outside 1..65535, or a model's name of more than 255 bytes.
+
+    Example:
+        >>> data = Path("leaf.haim").read_bytes()
+        >>> pack(unpack(data)) == data
+        True
     """
     name = container.model.encode()
     if not 1 <= min(container.height, container.width) <= max(container.height, container.width) <= MAX_SIDE:
         raise ValueError(
-            f"images have sides of 1 to {MAX_SIDE} pixels, got {container.height}x{container.width}"
+            f"images must have sides of 1 to {MAX_SIDE} pixels, got {container.height}x{container.width}"
         )
     if len(name) > 255:
-        raise ValueError(f"a model's name has at most 255 bytes in a file, got {container.model!r}")
+        raise ValueError(f"a model's name must have at most 255 bytes in a file, got {container.model!r}")
     data = b"".join(
         [
             MAGIC,
@@ -84,6 +95,10 @@ def unpack(data: bytes, what: str = "the file") -> Container:
 
     Raises:
         ValueError: no file of this format, one of another version, or one that is damaged or truncated.
+
+    Example:
+        >>> unpack(Path("leaf.haim").read_bytes()).model
+        'fashion_mnist28'
     """
     data = bytes(data)
     if data[:4] != MAGIC:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from haim_tf.checks import require_int
+from haim_tf.checks import require_int, require_number
 from haim_tf.data.image_data import ImageData
 
 
@@ -29,20 +29,24 @@ class Batches(keras.utils.PyDataset):
         batch_size: images in a batch.
         shuffle: False: in the data's own order.
         flip: mirror half of the images, drawn at random for each batch, left to right.
+        turns: turn each image by none, one, two or three quarters, likewise; images must be square.
+        balance: how evenly the classes are drawn, in 0..1: an image of a class of n images is drawn with a
+            probability proportional to n ** -balance. 0: as they are; 1: all classes alike. Above 0 an image
+            comes more or less often than once per epoch, which is as long as ever.
         seed: an int, 0 or more.
         start_step: how many batches to leave out at the start.
         steps: how many batches there are; None: no end.
         labels: False: leave out labels that the data has.
-        codes: the images' codes, a list as `training.code_cache.cached_codes` gives, with the mirrored
-            images' where there is `flip`; None: none.
+        codes: the images' codes, a list as `training.code_cache.cached_codes` gives, with those of the
+            mirrored and turned images where there are `flip` and `turns`; None: none.
         crop: side of the square, aligned to the grids of `codes`, that is cut at random from each image;
             codes stay whole. None: whole images.
 
     Yields:
         `(images, labels)`, uint8 (B, H, W, C) and int32 (B,); `images` alone where the data has no labels
         or they are left out. With `codes` or `crop`, in place of the images a dict of `images` and, where
-        there are, `codes`, a tuple of int32 (B, h, w), and with both also `corner`, int32 (B, 2), the row and
-        column of each crop's first pixel.
+        there are, `codes`, a tuple of (B, h, w) of their own integers, and with both also `corner`, int32
+        (B, 2), the row and column of each crop's first pixel.
 
     Raises:
         ValueError: an argument that is not what is said above.
@@ -65,6 +69,8 @@ class Batches(keras.utils.PyDataset):
         labels: bool = True,
         codes: Sequence[np.ndarray] | None = None,
         crop: int | None = None,
+        turns: bool = False,
+        balance: float = 0.0,
     ):
         # One worker: with more, Keras loses batches that it has read ahead when it renews an iterator.
         super().__init__(workers=1)
@@ -73,6 +79,11 @@ class Batches(keras.utils.PyDataset):
         self.batch_size = require_int("batch_size", batch_size, low=1)
         self.shuffle = shuffle
         self.flip = flip
+        self.turns = turns
+        self.balance = require_number("balance", balance, low=0, high=1)
+        check_symmetries_and_balance(turns, self.balance, data)
+        if self.balance and not shuffle:
+            raise ValueError(f"shuffle must be True where there is balance, got {shuffle!r}")
         self.seed = require_int("seed", seed, low=0)
         self.start_step = require_int("start_step", start_step, low=0)
         self.steps = require_int("steps", steps, low=1, optional=True)
@@ -80,6 +91,8 @@ class Batches(keras.utils.PyDataset):
         self.codes = codes
         self.crop = require_int("crop", crop, low=1, optional=True)
         self._own = slice(None)
+        # The epochs on both sides of a batch.
+        self._order = functools.lru_cache(maxsize=2)(self._order_of_epoch)
         if self.crop is not None:
             self._check_crop()
 
@@ -119,14 +132,12 @@ class Batches(keras.utils.PyDataset):
         step = self.start_step + index
         chosen = self._image_indices(step)[self._own]
         images = np.asarray(self.data.images[chosen])
-        mirrored = np.zeros(len(chosen), "int32")
-        if self.flip:
-            mirrored = (np.random.default_rng((self.seed, 1, step)).random(self.batch_size) < 0.5).astype(int)
-            mirrored = mirrored[self._own]
-            images[mirrored == 1] = images[mirrored == 1, :, ::-1]
+        symmetry = self._symmetries(np.random.default_rng((self.seed, 1, step)))
+        for number in set(symmetry.tolist()) - {0}:
+            images[symmetry == number] = transformed(images[symmetry == number], number, self.flip)
         x = images if self.crop is None and self.codes is None else {"images": images}
         if self.codes is not None:
-            x["codes"] = tuple(codes[mirrored, chosen].astype("int32") for codes in self.codes)
+            x["codes"] = tuple(codes[symmetry, chosen] for codes in self.codes)
         if self.crop is not None:
             corner = self._corners(np.random.default_rng((self.seed, 2, step)))
             places = [(slice(y, y + self.crop), slice(x, x + self.crop)) for y, x in corner]
@@ -134,6 +145,12 @@ class Batches(keras.utils.PyDataset):
             if self.codes is not None:
                 x["corner"] = corner
         return (x, self.data.labels[chosen]) if self.labels else x
+
+    def _symmetries(self, rng):
+        """What each image goes through, a number as `transformed` takes it, int (B,)."""
+        mirrored = rng.random(self.batch_size) < 0.5 if self.flip else np.zeros(self.batch_size, bool)
+        quarters = rng.integers(4, size=self.batch_size) if self.turns else 0
+        return (mirrored + (1 + self.flip) * quarters)[self._own]
 
     def _corners(self, rng):
         """A place for each image's crop, on the lines of the coarsest grid, int32 (B, 2)."""
@@ -145,13 +162,44 @@ class Batches(keras.utils.PyDataset):
         epochs, places = np.divmod(step * self.batch_size + np.arange(self.batch_size), count)
         if not self.shuffle:
             return places
-        orders = [_epoch_order(self.seed, e, count)[places[epochs == e]] for e in np.unique(epochs).tolist()]
-        return np.concatenate(orders)
+        return np.concatenate([self._order(e)[places[epochs == e]] for e in np.unique(epochs).tolist()])
+
+    def _order_of_epoch(self, epoch):
+        rng = np.random.default_rng((self.seed, 0, epoch))
+        order = rng.permutation(len(self.data))
+        if not self.balance:
+            return order
+        # Systematic resampling, class by class: each image, and each class, comes within one of its expected
+        # number.
+        order = order[np.argsort(self.data.labels[order], kind="stable")]
+        labels = self.data.labels[order]
+        ends = np.cumsum(np.bincount(labels)[labels] ** -self.balance)
+        wanted = (np.arange(len(order)) + rng.random()) * (ends[-1] / len(order))
+        return rng.permutation(order[np.searchsorted(ends, wanted, side="right").clip(max=len(order) - 1)])
 
 
-@functools.lru_cache(maxsize=4)  # The epochs on both sides of a batch, for a pair of data sets.
-def _epoch_order(seed, epoch, count):
-    return np.random.default_rng((seed, 0, epoch)).permutation(count)
+def num_symmetries(flip: bool, turns: bool) -> int:
+    """How many images each image stands for: 1, 2, 4 or 8."""
+    return (1 + flip) * (4 if turns else 1)
+
+
+def transformed(images: np.ndarray, number: int, flip: bool) -> np.ndarray:
+    """Images (B, H, W, ...) under one of the `num_symmetries`; 0: as they are.
+
+    With `flip` an odd number mirrors them left to right; then they are turned anticlockwise by as many
+    quarters as half the number (without `flip`, as the number) says.
+    """
+    quarters, mirrored = divmod(number, 2) if flip else (number, 0)
+    return np.rot90(images[:, :, ::-1] if mirrored else images, quarters, axes=(1, 2))
+
+
+def check_symmetries_and_balance(turns: bool, balance: float, data: ImageData) -> None:
+    """A ValueError where images cannot be turned, or classes not be drawn evenly, for want of labels."""
+    height, width = data.image_shape[:2]
+    if turns and height != width:
+        raise ValueError(f"turns must be false unless images are square, got {height}x{width} ({data.name})")
+    if balance and data.labels is None:
+        raise ValueError(f"balance must be 0 unless images have labels, got {balance} ({data.name})")
 
 
 def in_order(data: ImageData, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:

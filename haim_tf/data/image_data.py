@@ -146,7 +146,12 @@ class ImageData:
 
 
 def printable(text: str) -> str:
-    """A text that any file and terminal takes: bytes of a path that are no UTF-8 are written out."""
+    """A text that any file and terminal takes: bytes of a path that are no UTF-8 are written out.
+
+    Example:
+        >>> printable("caf\\udce9")
+        'caf\\\\udce9'
+    """
     return text.encode(errors="backslashreplace").decode()
 
 

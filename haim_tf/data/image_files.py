@@ -91,6 +91,10 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
             (palettes too); with transparency, several pictures (animations, pages), more than 8 bits per
             channel, or of a format of which that cannot be told; one that its EXIF orientation turns or
             mirrors when it is shown, of which pixels alone know nothing (TIFF files are read as shown).
+
+    Example:
+        >>> read_image("leaf.png", channels=3).shape
+        (256, 256, 3)
     """
     from PIL import ExifTags, Image
 

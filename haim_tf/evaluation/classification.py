@@ -96,7 +96,12 @@ def train_classifier(
 
 
 def accuracy(network: keras.Model, data: ImageData, batch_size: int = 128) -> float:
-    """The share of an `ImageData`'s images whose label a classifier thinks the likeliest, 0..1."""
+    """The share of an `ImageData`'s images whose label a classifier thinks the likeliest, 0..1.
+
+    Example:
+        >>> data = haim_tf.data.load("fashion_mnist", "test")
+        >>> share = accuracy(keras.saving.load_model("classifier.keras"), data)
+    """
     right = [
         network.predict_on_batch(images).argmax(axis=1) == labels
         for images, labels in in_order(data, batch_size)
@@ -105,7 +110,12 @@ def accuracy(network: keras.Model, data: ImageData, batch_size: int = 128) -> fl
 
 
 def standard_error(share: float, num: int) -> float:
-    """The standard error of a share, such as an accuracy, of `num` independent images (binomial)."""
+    """The standard error of a share, such as an accuracy, of `num` independent images (binomial).
+
+    Example:
+        >>> standard_error(0.5, 100)
+        0.05
+    """
     return math.sqrt(share * (1 - share) / num)
 
 

@@ -49,6 +49,10 @@ def feature_layer(model: keras.Model, layer: str | None = None) -> keras.Model:
 
     Raises:
         ValueError: no such layer.
+
+    Example:
+        >>> feature_layer(small_classifier((28, 28, 1), 10)).output_shape
+        (None, 64)
     """
     names = [candidate.name for candidate in model.layers]
     if layer is not None and layer not in names:
@@ -69,6 +73,10 @@ def inception_features(image_shape: tuple[int, int, int], weights: str | None = 
     Args:
         image_shape: `(H, W, C)`, C 1 or 3.
         weights: to `keras.applications.InceptionV3`: `"imagenet"`, a file, or `None` for random ones.
+
+    Example:
+        >>> inception_features((64, 64, 3), weights=None).output_shape
+        (None, 2048)
     """
     images = keras.Input(image_shape)
     hidden = images

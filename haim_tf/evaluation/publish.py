@@ -68,7 +68,7 @@ def publish_preset(
 
         - samples.png, as the model samples when nothing else is asked, and, where that is not plain,
           samples_plain.png, the model's own distribution;
-        - classes.png, of class-conditional models: a row a class; and guidance.png, of those that take
+        - classes.png, of class-conditional models: a row per class; and guidance.png, of those that take
           guidance: the same rows under guidance 1, 2 and 4;
         - reconstructions.png, where there are codes and `data`.
 

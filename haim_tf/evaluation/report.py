@@ -200,7 +200,11 @@ def _log_probs_given(model, lower, codes, level):
 
 
 def check_weights(model: keras.Model) -> None:
-    """A ValueError that names the first weight in which there is NaN or infinity."""
+    """A ValueError that names the first weight in which there is NaN or infinity.
+
+    Example:
+        >>> check_weights(haim_tf.load("debug"))
+    """
     for variable in model.variables:
         values = keras.ops.convert_to_numpy(variable)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -227,7 +231,12 @@ def code_statistics(codes: np.ndarray, codebook_size: int) -> dict:
 
 
 def choose_images(count: int, num: int | None, seed: int) -> np.ndarray:
-    """Sorted indices of `num` of `count` images, drawn by the seed; all where `num` is `None`."""
+    """Sorted indices of `num` of `count` images, drawn by the seed; all where `num` is `None`.
+
+    Example:
+        >>> choose_images(4, None, seed=0)
+        array([0, 1, 2, 3])
+    """
     if num is None:
         return np.arange(count)
     if not isinstance(num, (int, np.integer)) or not 0 <= num <= count:

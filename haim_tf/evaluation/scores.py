@@ -75,6 +75,31 @@ def score(
     return columns(model, np.concatenate([below, own[:, None]], axis=1), labels, by_label)
 
 
+def marginal_log_probs(model: HierarchicalModel, images: ArrayLike, batch_size: int = 64) -> np.ndarray:
+    """What a model says of images whose labels are unknown, nats, float64 `(B, L + 1)`: log p of each level
+    given the codes above it, finest first, and of the top codes. Labels are equally likely and summed over.
+
+    Args:
+        model: a `HierarchicalModel`, class-conditional or not.
+        images: uint8, or float in 0..255, `(B, H, W, C)`.
+        batch_size: images in a batch.
+
+    Raises:
+        ValueError: images that do not fit the model.
+
+    Example:
+        >>> model = haim_tf.load("debug")
+        >>> marginal_log_probs(model, model.sample(2)).shape
+        (2, 3)
+    """
+    if not model.num_classes:
+        images = inputs.check_images(images, model.image_shape)
+        return model._run("_log_probs", images, None, batch_size=batch_size).astype("float64")
+    below, by_label = _parts(model, images, batch_size)
+    top = np.logaddexp.reduce(by_label, axis=1, keepdims=True) - math.log(model.num_classes)
+    return np.concatenate([below, top], axis=1)
+
+
 def columns(
     model: HierarchicalModel,
     log_probs: np.ndarray,

@@ -1,5 +1,7 @@
 """The pictures of a model card: sheets of samples, of classes, under guidance, and of reconstructions."""
 
+from typing import Any
+
 import numpy as np
 
 from haim_tf.data import ImageData
@@ -7,15 +9,15 @@ from haim_tf.models import HierarchicalModel
 
 PLAIN = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}
 PLAIN_SAMPLES = 32
-# Of the sheets with a row a class.
+# Of the sheets with a row per class.
 SHOWN_CLASSES = 10
 SAMPLES_OF_A_CLASS = 8
 GUIDANCE = (1.0, 2.0, 4.0)
 RECONSTRUCTED = 10
 
 SAMPLES = "Samples, seed {seed}, {sampling}, none left out."
-SAMPLES_BY_CLASS = "Samples, a column a class, seed {seed}, {sampling}, none left out."
-CLASSES = "Samples, a row a class ({names}), seed {seed}, {sampling}, none left out."
+SAMPLES_BY_CLASS = "Samples, a column per class, seed {seed}, {sampling}, none left out."
+CLASSES = "Samples, a row per class ({names}), seed {seed}, {sampling}, none left out."
 UNDER_GUIDANCE = (
     "The rows of classes.png under guidance {values}, one set below the other: same seeds, otherwise "
     "{sampling}, none left out."
@@ -58,9 +60,9 @@ def make_sheets(
 
 
 def sample_sheet(
-    model: HierarchicalModel, samples: int, seed: int, **sampling
+    model: HierarchicalModel, samples: int, seed: int, **sampling: Any
 ) -> tuple[np.ndarray, int | None, str]:
-    """Samples, a column a class where there is room; the columns of their sheet (or `None`); its caption."""
+    """Samples, a column per class where there is room; their sheet's columns (or `None`); its caption."""
     labels, columns, caption = None, None, SAMPLES
     if model.num_classes and model.num_classes <= samples:
         columns, caption = model.num_classes, SAMPLES_BY_CLASS
@@ -71,7 +73,7 @@ def sample_sheet(
     return sheet, columns, caption.format(seed=seed, sampling=said)
 
 
-def class_rows(model: HierarchicalModel, classes: list[int], seed: int, **sampling) -> np.ndarray:
+def class_rows(model: HierarchicalModel, classes: list[int], seed: int, **sampling: Any) -> np.ndarray:
     """Samples, eight of each class, one class after the other, uint8 `(N, H, W, C)`."""
     labels = np.repeat(classes, SAMPLES_OF_A_CLASS)
     return model.sample(len(labels), labels, seed=seed, **sampling)

@@ -1,5 +1,7 @@
 """Causal self-attention over a raster-ordered grid, whole-grid and step by step."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -49,7 +51,7 @@ class CausalAttention2D(keras.layers.Layer):
     Reference: Chen et al., "PixelSNAIL", 2018; Vaswani et al., "Attention is all you need", 2017.
     """
 
-    def __init__(self, heads: int, key_dim: int, **kwargs):
+    def __init__(self, heads: int, key_dim: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.heads, self.key_dim = require_positive_integers(heads=heads, key_dim=key_dim)
         size = self.heads * self.key_dim

@@ -1,5 +1,7 @@
 """The building block of every autoregressive network here: a gated, conditioned causal residual block."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -41,7 +43,7 @@ class GatedResidualBlock(keras.layers.Layer):
         condition_width: int | None = None,
         vector_width: int | None = None,
         dropout: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.width = width = require_int("width", width, low=1)

@@ -1,6 +1,7 @@
 """Masked (causal) convolution over a raster-ordered grid, whole-grid and step by step."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -49,7 +50,7 @@ class MaskedConv2D(keras.layers.Layer):
         kernel_size: tuple[int, int],
         include_center: bool = True,
         wrap: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.filters = require_int("filters", filters, low=1)

@@ -1,5 +1,7 @@
 """Non-causal residual blocks: the body of encoders and auxiliary decoders."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -30,7 +32,7 @@ class ResidualBlock(keras.layers.Layer):
     Reference: He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv 1603.05027.
     """
 
-    def __init__(self, width: int, **kwargs):
+    def __init__(self, width: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.width = require_int("width", width, low=1)
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: self.width})
@@ -74,7 +76,7 @@ class ResidualStack(keras.layers.Layer):
         (2, 7, 7, 8)
     """
 
-    def __init__(self, width: int, blocks: int, **kwargs):
+    def __init__(self, width: int, blocks: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.width, self.blocks = require_positive_integers(width=width, blocks=blocks)
         self.residual_blocks = [

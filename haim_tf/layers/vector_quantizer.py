@@ -1,5 +1,8 @@
 """Vector quantization with a codebook that follows its queries by moving averages."""
 
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -71,7 +74,7 @@ class VectorQuantizer(keras.layers.Layer):
         epsilon: float = 1e-5,
         revive_below: float = 0.1,
         seed: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         # Without autocast the queries keep their own precision under a mixed policy.
         super().__init__(autocast=False, **kwargs)
@@ -209,12 +212,12 @@ class VectorQuantizer(keras.layers.Layer):
         restarted = count * ops.convert_to_tensor(self.codebook)
         self.sums.assign(ops.where(rows, restarted, ops.convert_to_tensor(self.sums)))
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         super().save_own_variables(store)
         # Keras saves no random state; with it, resumed training picks what unbroken training would have.
         store["random_state"] = ops.convert_to_numpy(self.seed_generator.state)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
         super().load_own_variables({name: store[name] for name in store.keys() if name != "random_state"})
         self.seed_generator.state.assign(store["random_state"])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from haim_tf import progress
+from haim_tf.backend import require_tensorflow
 from haim_tf.checks import check_sampling, require_positive_integers
 from haim_tf.class_names import Labels
 from haim_tf.models import inputs
@@ -39,7 +41,7 @@ class Generation:
                 each label from the example's seed (class-conditional models only).
             seed: an int, or an int array `(num, 2)` of seed pairs; example i of seed s has the pair (s, i).
                 Weights, label, seed pair, temperature, top_p and guidance determine a sample.
-            temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one a
+            temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one per
                 level (finest first) and one for the prior. `None`: the model's own `sampling_defaults`.
             top_p: mass of the nucleus to sample from, in (0, 1]; one value or several, or `None`, as above.
             guidance: how far the prior is moved towards the label (classifier-free guidance, Ho and Salimans
@@ -59,10 +61,24 @@ class Generation:
             raise ValueError(f"num must be a positive int, got {num!r}")
         seeds = seed_pairs(seed, num)
         if labels is None and self.num_classes:
-            labels = [np.random.default_rng(s).integers(self.num_classes) for s in seeds.astype("uint32")]
+            labels = self.draw_labels(num, seeds)
         labels = inputs.check_labels(labels, self.num_classes, num, self.class_names)
         sampling = self._sampling_of(temperature=temperature, top_p=top_p, guidance=guidance)
         return self._sample_below(None, labels, seeds, sampling, batch_size, verbose)
+
+    def draw_labels(self, num: int, seed: int | np.ndarray = 0) -> np.ndarray:
+        """The labels that `sample` draws where none are given, int32 `(num,)`, each from its example's seed.
+
+        Args:
+            num, seed: as for `sample`.
+
+        Raises:
+            ValueError: the model takes no labels.
+        """
+        if not self.num_classes:
+            raise ValueError("this model takes no labels: there are none to draw")
+        seeds = seed_pairs(seed, num).astype("uint32")
+        return np.array([np.random.default_rng(s).integers(self.num_classes) for s in seeds], "int32")
 
     def decode(
         self,
@@ -134,8 +150,16 @@ class Generation:
         """
         require_positive_integers(batch_size=batch_size)
         guided = self.sampling_defaults["guidance"] != 1.0
-        for index in range(self.num_levels + 1):
+        self._compile(range(self.num_levels + 1), batch_size, guided)
+
+    def _compile(self, indices, batch_size, guided):
+        """Builds the programs of some networks' samplers, at once where they are not there yet."""
+
+        def build(index):
             self.sampler(index).compile(batch_size, guided and index == self.num_levels)
+
+        with concurrent.futures.ThreadPoolExecutor(len(indices)) as pool:
+            list(pool.map(build, indices))
 
     def _sampling_of(self, **asked):
         """What is asked for, as `check_sampling` gives it, and else the model's own defaults."""
@@ -151,6 +175,7 @@ class Generation:
         if not num:
             return np.zeros((0, *self.image_shape), "uint8")
         size = min(num, batch_size)
+        self._compile(range(top + 1), size, guidance is not None)
         batches = -(-num // size)
         show = verbose or (verbose is None and batches > 1)
         bar = progress.Bar(batches * (top + 1), "network passes", show=show)
@@ -193,6 +218,7 @@ class Generation:
         self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
     ) -> ImageDistribution:
         """A `tfp.distributions.Distribution` of images; see `haim_tf.distribution.ImageDistribution`."""
+        require_tensorflow("the TensorFlow Probability view")
         from haim_tf.distribution import ImageDistribution
 
         return ImageDistribution(self, labels, temperature)
@@ -201,6 +227,7 @@ class Generation:
         self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
     ) -> PriorDistribution:
         """That of the top codes, with an exact `log_prob`; see `haim_tf.distribution.PriorDistribution`."""
+        require_tensorflow("the TensorFlow Probability view")
         from haim_tf.distribution import PriorDistribution
 
         return PriorDistribution(self, labels, temperature)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from haim_tf.backend import unoptimized
 from haim_tf.checks import check_sampling, require_int, require_positive_integers
 from haim_tf.layers.types import Shape
 from haim_tf.likelihoods import PIXEL_LIKELIHOODS, Categorical
@@ -171,10 +171,11 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
         """Creates every variable; no input shape is needed."""
         if self.built:
             return
-        for i, autoencoder in enumerate(self.autoencoders):
-            autoencoder.build((None, *(self.image_shape if i == 0 else self.grid_shapes[i])))
-        for network in (*self.decoders, self.prior):
-            network.build()
+        with unoptimized():
+            for i, autoencoder in enumerate(self.autoencoders):
+                autoencoder.build((None, *(self.image_shape if i == 0 else self.grid_shapes[i])))
+            for network in (*self.decoders, self.prior):
+                network.build()
         self.built = True
 
     @property
@@ -185,7 +186,7 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
     @property
     def sampling_defaults(self) -> dict[str, Any]:
         """How the model samples when nothing else is asked: a dict of `temperature` and `top_p`, lists with
-        one float a level (finest first) and one for the prior, and `guidance`, a float.
+        one float per level (finest first) and one for the prior, and `guidance`, a float.
 
         May be set, also to a dict of some of these keys or to `None`: plain sampling, 1 everywhere.
         """
@@ -215,6 +216,18 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
                 ours.assign(theirs)
         return model
 
+    @classmethod
+    def from_preset(cls, name_or_folder: str | os.PathLike, **options: Any) -> HierarchicalModel:
+        """`haim_tf.load` by the name that users of keras-hub know; arguments and errors are the same.
+
+        Example:
+            >>> HierarchicalModel.from_preset("debug").image_shape
+            (16, 16, 3)
+        """
+        from haim_tf import presets  # Which find this class by its name.
+
+        return presets.load(name_or_folder, **options)
+
     def save_to_preset(self, folder: str | os.PathLike, **options: Any) -> None:
         """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
         from haim_tf import presets  # Which find this class by its name.
@@ -224,17 +237,18 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, a dict that JSON can hold."""
-        return copy.deepcopy(self._arguments)
+        # No deep copy: Keras tracks what is in attributes, and the whole model would be copied along.
+        return _as_python(self._arguments)
 
     def get_config(self) -> dict:
         known = {"class_names": self.class_names, "sampling_defaults": self._sampling}
-        known |= {"origin": self.origin, "fitted": self.fitted}
+        known |= {"origin": self.origin, "fitted": self.fitted, "fitted_on": self.fitted_on}
         return {**super().get_config(), **self._arguments, **known}
 
     @classmethod
     def from_config(cls, config: dict) -> HierarchicalModel:
         config = dict(config)
-        names = ("class_names", "sampling_defaults", "origin", "fitted")
+        names = ("class_names", "sampling_defaults", "origin", "fitted", "fitted_on")
         known = {name: config.pop(name, None) for name in names}
         model = cls(**config)
         for name, value in known.items():

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from haim_tf.backend import compiled, is_tensorflow
 from haim_tf.class_names import Labels
 from haim_tf.layers.types import Tensor
 from haim_tf.models import inputs
@@ -114,14 +115,9 @@ class Inference:
         return ops.cast(ops.round((codes + 1.0) * 127.5), "uint8")
 
     def _run(self, name, *arrays, batch_size=64):
-        """Runs a method of tensors, compiled where the backend is TensorFlow, over batches of arrays."""
+        """Runs a method of tensors, compiled, over batches of arrays."""
         if name not in self._programs:
-            function = getattr(self, name)
-            if keras.backend.backend() == "tensorflow":
-                import tensorflow as tf
-
-                function = tf.function(function, reduce_retracing=True, autograph=False)
-            self._programs[name] = function
+            self._programs[name] = compiled(getattr(self, name), self, xla=False)
         count, results = len(arrays[0]), []
         if not count:
             # A batch of one that is cut off again: TensorFlow's fused convolutions fail on empty ones.
@@ -189,7 +185,7 @@ class Inference:
 def _one_by_one(function, count):
     """`function(0)`, ..., `function(count - 1)`, float32 vectors of one size, stacked: the function is traced
     once and runs once at a time."""
-    if keras.backend.backend() != "tensorflow":
+    if not is_tensorflow():
         return ops.map(function, ops.arange(count))
     # `keras.ops.map` would trace it twice, and run up to ten at a time.
     import tensorflow as tf

@@ -99,7 +99,7 @@ def check_specification(images: Any, labels: Any, image_shape: ImageShape, num_c
     """Checks the shapes and dtypes of a data set's batches, from their `tf.TensorSpec`s.
 
     Raises:
-        ValueError: wrong shape or dtype; labels missing, not wanted, or not one integer an image.
+        ValueError: wrong shape or dtype; labels missing, not wanted, or not one integer per image.
     """
     shapes = [getattr(part, "shape", None) for part in (images, labels)]
     ranks = [getattr(shape, "rank", None) for shape in shapes]
@@ -109,7 +109,7 @@ def check_specification(images: Any, labels: Any, image_shape: ImageShape, num_c
         raise ValueError(f"images must be uint8, or int or float in 0..255, got {images}")
     if (labels is None) != (num_classes is None):
         wanted = "(images, labels)" if num_classes else "images without labels"
-        raise ValueError(f"this model (num_classes={num_classes}) takes batches of {wanted}, got {labels=}")
+        raise ValueError(f"batches must be {wanted} for a model of {num_classes=}, got {labels=}")
     column = ranks[1] == 2 and tuple(shapes[1])[1:] == (1,)
     if labels is not None and ((ranks[1] != 1 and not column) or not labels.dtype.is_integer):
         raise ValueError(f"labels must be integers of shape (B,) or (B, 1), got {labels}")

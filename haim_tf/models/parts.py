@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import keras
 from keras import ops
@@ -76,6 +76,21 @@ class Parts:
                 decoder.embed_by_codebook(elements=codebooks[i - 1] if i else None, codes=read)
         if "prior" in named and codebooks:
             self.prior.embed_by_codebook(elements=codebooks[-1])
+
+    def left_behind(self, trained: Iterable[str]) -> Iterator[str]:
+        """A sentence for each level whose codes are trained while networks that were made for them are not.
+
+        Args:
+            trained: names of the parts that are trained.
+        """
+        for level in range(1, self.num_levels + 1):
+            above = f"decoder_{level + 1}" if level < self.num_levels else "prior"
+            still = [name for name in (f"decoder_{level}", above) if name not in trained]
+            if f"autoencoder_{level}" in trained and still:
+                yield (
+                    f"the codes of level {level} are trained, and {' and '.join(still)}, made for the codes "
+                    "as they were, stay frozen"
+                )
 
     def _set_trainable(self, names, trainable):
         for name in names:

@@ -2,16 +2,17 @@
 
 import copy
 import types
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from haim_tf.backend import has_accelerator, is_tensorflow
 from haim_tf.class_names import relabelled
-from haim_tf.layers import collectives
 from haim_tf.layers.types import Tensor
-from haim_tf.models import inputs
+from haim_tf.models import inputs, steps
 from haim_tf.models.losses import Losses
 from haim_tf.models.monitoring import Trackers, readied
 from haim_tf.models.parts import Parts
@@ -22,16 +23,18 @@ class PartwiseTraining(Losses, Parts):
     """Mixin that gives `HierarchicalModel` its `compile`, `fit` and custom `train_step`.
 
     All parts are trained at once by default, each by its own loss: codes go through `stop_gradient` to the
-    main decoder, to the next level and to the prior, so that no part's loss moves another part. On TensorFlow
-    gradients are clipped part by part; elsewhere Keras' own step optimises the same sum of losses.
+    main decoder, to the next level and to the prior, so that no part's loss moves another part. Gradients are
+    clipped part by part (`haim_tf.models.steps`) under TensorFlow and JAX; elsewhere Keras' own
+    step takes the same sum of losses.
 
-    `fitted` tells whether `fit` has trained the model.
+    `fitted` tells whether `fit` has trained the model, `fitted_on` the name of the data, where it has one.
 
     NOTE: only where a level is trained end to end, for comparison, does the gradient of its main decoder pass
     to its autoencoder, whose own loss is the commitment alone.
     """
 
     fitted = False
+    fitted_on = None
 
     def _prepare_training(self):
         self._clip_norm = None
@@ -57,18 +60,17 @@ class PartwiseTraining(Losses, Parts):
             clip_norm: largest gradient norm of each part; `None` does not clip.
             jit_compile: XLA for the training step; `None`: Keras' choice with a GPU or TPU, and none on a
                 CPU, where XLA makes convolutions slower.
-            **kwargs: to `keras.Model.compile`.
+            **kwargs: to `keras.Model.compile`; with `steps_per_execution` so many steps are one program,
+                which keeps an accelerator busy.
         """
         if optimizer is None:
             optimizer = keras.optimizers.Adam(WarmUp(5e-4, 100))
-        tensorflow = keras.backend.backend() == "tensorflow"
         if jit_compile is None:
-            on_cpu = tensorflow and not keras.distribution.list_devices("gpu")
-            jit_compile = False if on_cpu else "auto"
+            jit_compile = False if is_tensorflow() and not has_accelerator() else "auto"
         self._clip_norm = clip_norm
         self._compile_arguments = {"clip_norm": clip_norm, "jit_compile": jit_compile, **kwargs}
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
-        if not tensorflow and clip_norm and self.optimizer.global_clipnorm is None:
+        if keras.backend.backend() not in ("tensorflow", "jax") and not self.optimizer.global_clipnorm:
             self.optimizer.global_clipnorm = clip_norm
 
     def get_compile_config(self) -> dict | None:
@@ -111,17 +113,23 @@ class PartwiseTraining(Losses, Parts):
         """
         if not self.trainable_variables:
             raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
+        name = getattr(getattr(x, "data", None), "name", None)  # Of a `haim_tf.data.Batches`.
         x, y = self._checked(x, y)
         if validation_data is not None:
             pair = isinstance(validation_data, (tuple, list)) and len(validation_data) <= 3
             images, labels = inputs.unpack(validation_data) if pair else (validation_data, None)
             images, labels = self._checked(images, labels)
             validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
+        if self.origin or self.fitted:
+            trained = [name for name, part in self.parts.items() if part.trainable_variables]
+            for sentence in self.left_behind(trained):
+                warnings.warn(sentence, stacklevel=2)
         callbacks = readied(callbacks, verbose)
         found = _with_value_errors(
             super().fit, x, y, validation_data=validation_data, callbacks=callbacks, verbose=verbose, **kwargs
         )
         self.fitted = True
+        self.fitted_on = name or self.fitted_on
         return found
 
     def evaluate(
@@ -203,14 +211,28 @@ class PartwiseTraining(Losses, Parts):
     def train_step(self, *state_and_data: Any) -> Any:
         *state, data = state_and_data
         packed = _pack(*inputs.unpack(data))
-        if keras.backend.backend() == "tensorflow":
-            return _tensorflow_step(self, packed)
+        if is_tensorflow():
+            return steps.tensorflow_step(self, packed)
+        if keras.backend.backend() == "jax":
+            return steps.jax_step(self, *state, packed)
         return super().train_step(*state, (packed,))
+
+    def make_train_function(self, force: bool = False) -> Any:
+        if is_tensorflow() and not self.optimizer.built:
+            # The first step would be traced twice, once for the variables that it makes.
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        compiles = keras.backend.backend() == "jax" and self.jit_compile and not self.run_eagerly
+        if not compiles or self.steps_per_execution == 1:
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = steps.several_jax_steps(self)
+        return self.train_function
 
     def test_step(self, *state_and_data: Any) -> Any:
         *state, data = state_and_data
         packed = _pack(*inputs.unpack(data))
-        if keras.backend.backend() != "tensorflow":
+        if not is_tensorflow():
             return super().test_step(*state, (packed,))
         return self.compute_metrics(packed, None, self.call(packed, training=False))
 
@@ -224,40 +246,6 @@ def _with_value_errors(function, *args, **kwargs):
         if isinstance(error, ValueError) or found is None:
             raise
         raise found from error
-
-
-def _tensorflow_step(model, batch):
-    """One forward pass under one tape; the gradients of each part clipped by that part's own norm."""
-    import tensorflow as tf
-
-    variables = model.trainable_variables
-    # Not 1 only under mixed_float16, whose gradients are scaled up so as not to vanish.
-    scale = model.optimizer.scale_loss(1.0)
-    with tf.GradientTape() as tape:
-        losses, statistics = model.losses_and_statistics(**batch, training=True)
-        total = sum(losses.values())
-        scaled = total * scale
-    gradients = dict(
-        zip([v.path for v in variables], tape.gradient(scaled, [v.value for v in variables]), strict=True)
-    )
-    # An embedding's sparse gradient holds a row an occurrence, whose norm is not the gradient's.
-    known = {path: tf.convert_to_tensor(g) for path, g in gradients.items() if g is not None}
-    # Of the global batch before they are clipped, where replicas share it in equal parts.
-    gradients.update(zip(known, collectives.mean(list(known.values())), strict=True))
-    values = {"loss": total, **{f"loss_{name}": loss for name, loss in losses.items()}, **statistics}
-    for name in losses:
-        paths = [v.path for v in model.parts[name].trainable_variables]
-        norm = tf.linalg.global_norm([gradients[path] for path in paths])
-        if model._clip_norm:
-            limit = model._clip_norm * scale
-            clipped, _ = tf.clip_by_global_norm([gradients[path] for path in paths], limit, norm)
-            gradients.update(zip(paths, clipped, strict=True))
-        values[f"gradient_norm_{name}"] = norm / scale
-    # Keras' optimizer sums over the replicas, whose gradients are alike by now.
-    share = 1 / collectives.place()[1]
-    gradients = {path: None if g is None else g * share for path, g in gradients.items()}
-    model.optimizer.apply([gradients[v.path] for v in variables], variables)
-    return model._trackers.update(values, batch["images"])
 
 
 def _pack(images, labels):

@@ -72,7 +72,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
         if not 0 <= label_dropout < 1:
             raise ValueError(f"label_dropout must be in [0, 1), got {label_dropout!r}")
         if label_dropout and not num_classes:
-            raise ValueError(f"label_dropout is for networks with num_classes, got {label_dropout!r}")
+            raise ValueError(f"label_dropout must be 0 without num_classes, got {label_dropout!r}")
         self.label_dropout = label_dropout
         self.no_label = self.num_classes if label_dropout else None
         if label_dropout:

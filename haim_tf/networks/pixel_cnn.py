@@ -78,9 +78,9 @@ class PixelCNN(AutoregressiveNetwork):
         if width % heads:
             raise ValueError(f"width must be divisible by heads, got width={width}, heads={heads}")
         if not set(attention) <= set(range(blocks)) or len(set(attention)) < len(attention):
-            raise ValueError(f"attention names blocks 0..{blocks - 1}, each once, got {list(attention)}")
+            raise ValueError(f"attention must name blocks 0..{blocks - 1}, each once, got {list(attention)}")
         if remat and dropout:
-            raise ValueError(f"remat would draw other masks the second time; use dropout=0, got {dropout}")
+            raise ValueError(f"dropout must be 0 with remat, which would draw another mask, got {dropout}")
         self.width = int(width)
         self.blocks = int(blocks)
         self.kernel_size = tuple(kernel_size)

@@ -7,12 +7,14 @@ set to anything but 0 forbids downloads.
 import os
 from pathlib import Path
 
+from haim_tf.files import home
+
 RETRIES = 3
 
 
-def home() -> Path:
-    """The folder that downloaded weights are kept in; it need not exist yet."""
-    return Path(os.environ.get("HAIM_TF_HOME") or "~/.cache/haim_tf").expanduser()
+def offline() -> bool:
+    """Whether downloads are forbidden."""
+    return os.environ.get("HAIM_TF_OFFLINE", "0") not in ("", "0")
 
 
 def kept_path(name: str, sha256: str) -> Path:
@@ -41,7 +43,7 @@ def fetch(name: str, url: str, sha256: str) -> Path:
     path = kept_path(name, sha256)
     if path.is_file():
         return path
-    if os.environ.get("HAIM_TF_OFFLINE", "0") not in ("", "0"):
+    if offline():
         raise FileNotFoundError(
             f"the weights of {name} are not here and HAIM_TF_OFFLINE is set: unset it, or put {url} at {path}"
         )

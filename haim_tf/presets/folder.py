@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MODEL = "HierarchicalModel"
-CONFIG, WEIGHTS, METADATA, CARD = "config.json", "model.weights.h5", "metadata.json", "README.md"
+# The files of a folder.
+CONFIG = "config.json"
+WEIGHTS = "model.weights.h5"
+METADATA = "metadata.json"
+CARD = "README.md"
 # Of the entries of a preset's metadata, those that more than a card is made of; any may be null.
 KINDS = {"name": str, "sha256": str, "weights_url": str, "class_names": list, "sampling": dict}
 KINDS |= {"dataset": dict, "evaluation": dict, "training": dict}
@@ -42,10 +46,21 @@ def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]
     return names if pretrained is None else [n for n in names if is_pretrained(_zoo() / n) == pretrained]
 
 
-def find(name_or_folder: str | os.PathLike) -> Path:
-    """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`."""
+def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
+    """The preset folder of a name in the zoo, or the folder itself, as a `Path`; errors as `load`.
+
+    One on the hub is downloaded, with `weights` where these are wanted too.
+
+    Example:
+        >>> find("debug").name
+        'debug'
+    """
     if not isinstance(name_or_folder, (str, os.PathLike)):
-        raise ValueError(f"a model is a name or a preset folder, got {name_or_folder!r}")
+        raise ValueError(f"a model must be a name or a preset folder, got {name_or_folder!r}")
+    if str(name_or_folder).startswith("hf:"):
+        from haim_tf.presets import hub  # Which knows what a preset's files are from here.
+
+        return hub.fetch(str(name_or_folder), weights)
     names = list_models()
     if name_or_folder in names:
         return _zoo() / name_or_folder
@@ -58,12 +73,18 @@ def find(name_or_folder: str | os.PathLike) -> Path:
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(
         f"there is no model {name_or_folder!r}: {hint}the models are {', '.join(names)}; "
-        "a preset folder is accepted as well"
+        "a preset folder or hf://owner/name is accepted as well"
     )
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`."""
+    """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`.
+
+    Example:
+        >>> arguments, metadata = read(find("debug"))
+        >>> arguments["image_shape"], metadata["name"]
+        ([16, 16, 3], 'debug')
+    """
     config, metadata = (_read_json(folder / name) for name in (CONFIG, METADATA))
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
@@ -93,7 +114,12 @@ def check_metadata(folder: Path, arguments: dict[str, Any], metadata: dict[str, 
 
 
 def is_pretrained(folder: Path) -> bool:
-    """Whether a preset's weights are here (in its folder, or downloaded), and trained ones."""
+    """Whether a preset's weights are here (in its folder, or downloaded), and trained ones.
+
+    Example:
+        >>> is_pretrained(find("debug"))
+        False
+    """
     metadata = read(folder)[1]
     return bool(weights_path(folder, metadata).is_file() and metadata.get("pretrained"))
 

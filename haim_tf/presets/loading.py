@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -22,18 +23,22 @@ def load(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> HierarchicalModel:
-    """Loads a model of the zoo, or from a preset folder.
+    """Loads a model of the zoo, from a preset folder, or from the Hugging Face hub.
 
     Args:
-        name_or_folder: a name that `list_models()` gives, or a folder that `save_to_preset` wrote.
+        name_or_folder: a name that `list_models()` gives; a folder that `save_to_preset` wrote; or such a
+            folder on the hub, `"hf://owner/name"`, or `"hf://owner/name@revision"` for one branch, tag or
+            commit of it (needs `huggingface_hub`; see `haim_tf.presets.hub`).
         weights: `"auto"`: load the weights, or warn that they are random if there are none; `True`: an error
             if there are none; `False`: random weights. Weights that the preset names by URL are downloaded
             once (see `haim_tf.presets.downloads`).
         num_classes: make the model class-conditional on this many labels. Where that is not the preset's
-            own number, the class embedding starts afresh and everything else is kept; where the preset is
-            unconditional, the layers that read the embedding start afresh as well.
+            own number, it gets a new class embedding, whose rows all begin at that of "no label", or at the
+            mean where there is none, and everything else is kept; where the preset is unconditional,
+            labels change nothing before they are trained.
         class_names: make it class-conditional on classes of these names, in the order of their labels; as
-            with `num_classes`, the class embedding starts afresh where they are not the preset's own.
+            with `num_classes`, the class embedding is a new one where they are not the preset's own, but
+            classes that the preset knows by name keep their rows.
 
     Returns:
         A `HierarchicalModel`; its `class_names` are the labels' names, a list, or `None` where unknown, and
@@ -57,7 +62,7 @@ def load(
         if num_classes not in (None, len(class_names)):
             raise ValueError(f"class_names must be {num_classes} names, got {len(class_names)}")
         num_classes = require_int("the number of class_names", len(class_names), low=1)
-    folder = find(name_or_folder)
+    folder = find(name_or_folder, weights=bool(weights))
     arguments, metadata = read(folder)
     path = weights_path(folder, metadata, download=bool(weights))
     if weights is True and not path.exists():
@@ -79,6 +84,12 @@ def load(
             if not unconditional:
                 fresh = fresh[:1]  # What reads the labels is known; only their rows are others.
         weights_file.restore(model, path, fresh, fresh_absent=unconditional)
+        if changed and unconditional:
+            fresh[0].weights[0].assign(
+                fresh[0].weights[0] * 0
+            )  # What is added to a working network is 0 at first.
+        elif changed:
+            _start_classes(model, weights_file.stored(model, path, fresh[0].weights[0]), own)
     elif weights:
         warnings.warn(
             f"{folder} holds no {WEIGHTS}: the weights of this model are RANDOM. "
@@ -86,6 +97,20 @@ def load(
             stacklevel=2,
         )
     return model
+
+
+def _start_classes(model, old, names):
+    """Fills a new class embedding from the rows of an old one, `(rows, width)`, of classes of these names."""
+    import numpy as np
+
+    from haim_tf.class_names import find_class
+
+    table, no_label = model.prior.label_layers()[0].weights[0], model.prior.no_label
+    rows = np.repeat(old.mean(0, keepdims=True) if no_label is None else old[-1:], table.shape[0], axis=0)
+    for label, name in enumerate(model.class_names or ()):
+        with contextlib.suppress(ValueError):  # A class that the preset does not have.
+            rows[label] = old[find_class(name, names)]
+    table.assign(rows)
 
 
 def _build(folder, arguments):

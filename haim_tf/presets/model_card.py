@@ -4,12 +4,13 @@ import math
 from typing import Any
 
 
-def model_card(config: dict[str, Any], metadata: dict[str, Any]) -> str:
+def model_card(config: dict[str, Any], metadata: dict[str, Any], source: str | None = None) -> str:
     """A preset's model card.
 
     Args:
         config: constructor arguments of a `HierarchicalModel`.
         metadata: a dict as `haim_tf.presets.save_to_preset` writes it.
+        source: what `haim_tf.load` is given; by default the preset's name.
 
     Returns:
         Markdown text. Figures are as the metadata has them; sections without any are left out.
@@ -21,7 +22,7 @@ def model_card(config: dict[str, Any], metadata: dict[str, Any]) -> str:
     """
     sections = [
         ("", [*_introduction(config, metadata), *_pictures(metadata)]),
-        ("Use", _use(config, metadata)),
+        ("Use", _use(config, metadata, source)),
         ("Data", _facts(metadata.get("dataset"))),
         ("Architecture", _architecture(config, metadata)),
         ("Training", _facts(metadata.get("training"))),
@@ -103,9 +104,9 @@ def _pictures(metadata):
     return lines
 
 
-def _use(config, metadata):
+def _use(config, metadata, source):
     lines = ["```python", "import haim_tf", ""]
-    lines += [f'model = haim_tf.load("{metadata["name"]}")  # or the path of this folder']
+    lines += [f'model = haim_tf.load("{source or metadata["name"]}")  # or the path of this folder']
     if config.get("num_classes"):
         lines += ["images = model.sample(16, labels=0)  # uint8 (16, H, W, C)", "```"]
     else:

@@ -56,6 +56,7 @@ def save_to_preset(
             - `evaluation`: the report that `haim_tf evaluate` writes, with its `split`;
             - `metrics`: a list of dicts, further figures: `name`, `value`, `split`, `count`, `command`;
             - `limits`: a list of sentences;
+            - `license`: of the weights, as the hub calls it, e.g. `"apache-2.0"` (see `presets.hub.upload`);
             - `weights_url`: where `model.weights.h5` can be had, once it was put there and taken out of the
               folder; `load` downloads it and checks its sha256;
             - `pictures`: a dict from file name, e.g. `"samples.png"`, to caption.
@@ -100,7 +101,11 @@ def check_savable(
     overwrite: bool = False,
 ) -> None:
     """Raises what `save_to_preset` would with these arguments, but for a full disk, and writes
-    nothing: before long work whose result is to be saved."""
+    nothing: before long work whose result is to be saved.
+
+    Example:
+        >>> check_savable(haim_tf.load("debug"), "my_model")
+    """
     _prepared(model, folder, metadata, precision, overwrite)
 
 
@@ -118,7 +123,7 @@ def _prepared(model, folder, metadata, precision, overwrite):
     by_part = {name: part.count_params() for name, part in model.parts.items()}
     metadata = {
         "name": named.name,
-        **_provenance(model),
+        **provenance(model),
         "class_names": model.class_names,
         "sampling": model.get_config()["sampling_defaults"],
         **(metadata or {}),
@@ -156,6 +161,9 @@ def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None
 
     Raises:
         ValueError, FileNotFoundError: no preset, or what JSON cannot hold.
+
+    Example:
+        >>> rewrite_metadata("my_model", {"description": "Leaves at 16x16."})
     """
     folder = files.absolute(folder)
     arguments, metadata = read(folder)
@@ -183,13 +191,15 @@ def _as_utf_8(name, text):
 
 def _check_class_names(names, num_classes):
     if names is not None and len(names) != num_classes:
-        raise ValueError(f"class_names must be {num_classes} names, one a class, got {list(names)}")
+        raise ValueError(f"class_names must be {num_classes} names, one per class, got {list(names)}")
 
 
-def _provenance(model):
+def provenance(model: HierarchicalModel) -> dict[str, Any]:
     """What a model's own history says of its weights: the metadata where nothing else is told."""
     origin = model.origin or {}
     known = {"pretrained": bool(model.fitted or origin.get("pretrained"))}
+    if model.fitted and model.fitted_on:
+        known["dataset"] = {"name": model.fitted_on}
     if not origin:
         return known
     dataset = origin.get("dataset") or {}

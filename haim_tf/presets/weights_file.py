@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from haim_tf.models import HierarchicalModel
 
@@ -169,6 +170,15 @@ def restore(
     if misfit:
         difference = _describe_difference(model, path, fresh, fresh_absent) or misfit
         raise ValueError(f"{path} does not fit its config.json: {difference}")
+
+
+def stored(model: keras.Model, path: Path, variable: keras.Variable) -> np.ndarray:
+    """What a weights file holds for a variable of the model, whatever its shape there."""
+    import h5py
+
+    (name,) = (name for name, value in saved_values(model).items() if value is variable)
+    with h5py.File(path) as file:
+        return file[name][()].astype("float32")
 
 
 def _count(layer):

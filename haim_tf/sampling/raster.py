@@ -99,7 +99,7 @@ class HostWalk:
 
     The step runs in a few XLA programs, one call for each position. Encoding and decoding make the same calls
     with the same inputs, so that they see the same floats; the network's whole-grid form would differ in the
-    last bits. TensorFlow only.
+    last bits. TensorFlow only: JAX gives other last bits, and files are to be read everywhere.
 
     Args:
         network: an `AutoregressiveNetwork`.

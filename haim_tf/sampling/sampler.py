@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from keras import ops
 
+from haim_tf.backend import has_accelerator, in_a_graph, is_tensorflow
 from haim_tf.layers.types import Tensor
+from haim_tf.programs import Programs
+from haim_tf.sampling import noise as host
 from haim_tf.sampling.raster import walk
 
 if TYPE_CHECKING:
     from haim_tf.networks import AutoregressiveNetwork
 
-# On a CPU a batch is cut into parts that are sampled at once, a thread each: what a single position needs is
-# too little work to share out any other way. Fewer examples a part would not fill a matrix product.
-EXAMPLES_A_THREAD = 8
+# A batch is sampled in parts of one of these sizes, filled up, so that few programs serve all numbers. On a
+# CPU the parts run at once, a thread each: what a position needs is too little work to share out otherwise.
+PART_SIZES = 1, 8, 32
+# Where as many parts of 32 as there are threads would be emptier, parts of 8 take no longer.
+FILLED = 0.75
 
 
 def sample_grid(
@@ -91,8 +97,10 @@ def sample_grid(
 class Sampler:
     """The compiled `sample_grid` of one network and grid size, with noise from each example's own seed.
 
-    One XLA program is built a batch size and kept (`compile` does it ahead); temperature, top_p, seeds,
-    codes and labels are inputs and never cause another one. TensorFlow only.
+    Batches are cut into parts of few sizes (`part_size`), with one XLA program each, which is kept (see
+    `haim_tf.programs`; `compile` builds it ahead); temperature, top_p, seeds, codes and labels are inputs and
+    never cause another one. The noise of a seed is the same under TensorFlow and JAX, so that samples agree
+    up to the rounding of the arithmetic.
 
     Args:
         network: an `AutoregressiveNetwork`.
@@ -101,22 +109,24 @@ class Sampler:
     """
 
     def __init__(self, network: AutoregressiveNetwork, shape: tuple[int, int], stream: int):
-        import tensorflow as tf
-
-        self.network = network
+        self.network, self.stream = network, stream
         self.shape = height, width = shape
-        noise_size = network.likelihood.noise_size
-        self._threads = 1 if tf.config.list_physical_devices("GPU") else (os.cpu_count() or 1)
+        self.noise_shape = height, width, network.likelihood.noise_size
 
-        @tf.function(jit_compile=True, autograph=False)
-        def run(noise, temperature, top_p, codes, labels, log_prob, rows, guidance):
+        def run(noise, temperature, top_p, codes, labels, log_prob, guidance, rows):
             return sample_grid(network, noise, temperature, top_p, codes, labels, log_prob, rows, guidance)
 
-        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 2), "int32")])
-        def draw(seeds):
-            return draw_noise(seeds, stream, (height, width, noise_size))
+        self._programs = Programs(run, network, "the sampler")
+        self._run = self._programs.function
+        self._compiled = set()
+        if is_tensorflow():
+            import tensorflow as tf
 
-        self._run, self._draw_noise = run, draw
+            @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 2), "int32")])
+            def draw(seeds):
+                return draw_noise(seeds, stream, self.noise_shape)
+
+            self._draw_noise = draw
 
     def __call__(
         self,
@@ -128,7 +138,7 @@ class Sampler:
         log_prob: bool = False,
         guidance: float | np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples one grid a seed.
+        """Samples one grid per seed.
 
         Args:
             seeds: int32 `(B, 2)`.
@@ -153,43 +163,50 @@ class Sampler:
         rows: Tensor | int | None = None,
         guidance: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """As a call, from and to tensors of a known batch size, whole: for use inside other graphs."""
+        """As a call, from and to tensors of a known batch size, whole; under TensorFlow also for use inside
+        other graphs."""
+        rows = ops.convert_to_tensor(self.shape[0] if rows is None else rows, "int32")
+        others = (temperature, top_p, codes, labels, log_prob, guidance, rows)
+        if not in_a_graph():
+            noise = host.uniforms(ops.convert_to_numpy(seeds), self.stream, self.noise_shape)
+            return self._programs(ops.convert_to_tensor(noise), *others)
         # Concrete functions: TensorFlow counts all networks' programs together, and would warn of so many.
         noise = self._draw_noise.get_concrete_function()(ops.convert_to_tensor(seeds, "int32"))
         noise = ops.reshape(noise, (seeds.shape[0], *noise.shape[1:]))
-        rows = ops.convert_to_tensor(self.shape[0] if rows is None else rows, "int32")
-        inputs = (noise, temperature, top_p, codes, labels, log_prob, rows, guidance)
-        return self._run.get_concrete_function(*inputs)(*inputs)
+        return self._run.get_concrete_function(noise, *others)(noise, *others)
 
     def compile(self, batch_size: int, guided: bool = False) -> None:
-        """Builds the program of a batch size, which its first use would build otherwise."""
+        """Builds the program that batches of this size are sampled with, which its first use would build
+        otherwise."""
         network, (height, width) = self.network, self.shape
+        size = part_size(batch_size)
+        if (size, guided) in self._compiled:
+            return
         codes = labels = None
         if network.codebook_size:
             factor = network.upsampling
             vector = (network.code_dim,) if network.code_dim else ()
-            codes = np.zeros((batch_size, height // factor, width // factor, *vector), "int32")
+            shape = size, height // factor, width // factor, *vector
+            codes = ops.zeros(shape, "float32" if vector else "int32")
         if network.num_classes:
-            labels = np.zeros(batch_size, "int32")
+            labels = ops.zeros(size, "int32")
+        ones = ops.ones(size, "float32")
+        guidance = ones if guided else None
         # A run of no rows.
-        guidance = 1.0 if guided else None
-        self._sample(np.zeros((batch_size, 2), "int32"), 1.0, 1.0, codes, labels, False, 0, guidance)
+        self.draw(np.zeros((size, 2), "int32"), ones, ones, codes, labels, rows=0, guidance=guidance)
+        self._compiled.add((size, guided))
 
     def _sample(self, seeds, temperature, top_p, codes, labels, log_prob, rows, guidance):
         count = len(seeds)
+        codes = None if codes is None else ops.convert_to_numpy(codes)
         temperature, top_p = (np.broadcast_to(x, count) for x in (temperature, top_p))
         guidance = None if guidance is None else np.broadcast_to(guidance, count)
-        parts = max(1, min(self._threads, count // EXAMPLES_A_THREAD))
-        size = -(-count // parts)
 
-        def run(part):
-            # All parts are of one size, for one program: the last one begins earlier where it must.
-            start = min(part * size, count - size)
-
+        def run(chosen):
             def cut(x, dtype):
-                return None if x is None else ops.convert_to_tensor(x[start : start + size], dtype)
+                return None if x is None else ops.convert_to_tensor(np.asarray(x)[chosen], dtype)
 
-            grid, log_probs = self.draw(
+            return self.draw(
                 cut(seeds, "int32"),
                 cut(temperature, "float32"),
                 cut(top_p, "float32"),
@@ -199,21 +216,63 @@ class Sampler:
                 rows,
                 cut(guidance, "float32"),
             )
-            new = slice(part * size - start, None)
-            grid = ops.convert_to_numpy(grid)[new]
-            return grid, ops.convert_to_numpy(log_probs)[new] if log_prob else None
 
-        if parts == 1:
-            return run(0)
-        with concurrent.futures.ThreadPoolExecutor(parts) as pool:
-            grids, log_probs = zip(*pool.map(run, range(parts)), strict=True)
-        return np.concatenate(grids), np.concatenate(log_probs) if log_prob else None
+        return in_parts(count, run)
+
+
+def part_size(count: int) -> int:
+    """How many of `count` examples are sampled at once: it depends on that number and the machine alone.
+
+    Example:
+        >>> part_size(6) == part_size(7)
+        True
+    """
+    one, some, many = PART_SIZES
+    if count <= some:
+        return one if count == 1 else some
+    if has_accelerator():
+        # All at once: what a position needs leaves it idle.
+        size = many
+        while size < count:
+            size *= 4
+        return size
+    return many if count >= FILLED * many * _threads() else some
+
+
+def in_parts(count: int, run: Callable[[np.ndarray], Sequence[Tensor | None]]) -> list[np.ndarray | None]:
+    """Runs something for a batch in parts of one size, at once where there are several.
+
+    Args:
+        count: how many examples there are, at least one.
+        run: called as `run(chosen)` with the indices of a part's examples, int `(part_size(count),)`, the
+            last part filled up with its last example; gives tensors whose first axis is theirs, and `None`s.
+
+    Returns:
+        What `run` gives, as NumPy arrays for all examples.
+    """
+    size = part_size(count)
+    parts = [np.minimum(np.arange(start, start + size), count - 1) for start in range(0, count, size)]
+
+    def arrays(part):
+        return [None if x is None else ops.convert_to_numpy(x) for x in run(part)]
+
+    if len(parts) == 1:
+        results = [arrays(parts[0])]
+    else:
+        with concurrent.futures.ThreadPoolExecutor(min(len(parts), _threads())) as pool:
+            results = list(pool.map(arrays, parts))
+    return [None if x[0] is None else np.concatenate(x)[:count] for x in zip(*results, strict=True)]
+
+
+def _threads():
+    return os.cpu_count() or 1
 
 
 def draw_noise(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     """Uniform noise in [0, 1), a TensorFlow tensor float32 `(B, *shape)`, row i from seed pair i alone.
 
-    One generator an example: what an example gets does not depend on the rest of the batch.
+    One generator an example: what an example gets does not depend on the rest of the batch. `noise.uniforms`
+    gives the same numbers without TensorFlow.
 
     Args:
         seeds: int32 `(B, 2)`.
@@ -223,7 +282,7 @@ def draw_noise(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     import tensorflow as tf
 
     def draw(seed):
-        seed = tf.random.experimental.stateless_fold_in(seed, stream)
+        seed = tf.random.experimental.stateless_fold_in(seed, stream, alg="philox")
         return tf.random.stateless_uniform(shape, seed, alg="philox")
 
     return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
@@ -242,7 +301,7 @@ def seed_pairs(seed: int | np.ndarray, count: int) -> np.ndarray:
     pairs = np.asarray(seed)
     if pairs.shape != (count, 2) or not np.issubdtype(pairs.dtype, np.integer):
         raise ValueError(
-            f"seed must be an int or an integer array of shape ({count}, 2), one pair an example, "
+            f"seed must be an int or an integer array of shape ({count}, 2), one pair per example, "
             f"got {pairs.dtype} of shape {pairs.shape}"
         )
     limits = np.iinfo("int32")

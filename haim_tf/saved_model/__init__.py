@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from haim_tf import files
+from haim_tf.backend import require_tensorflow
 from haim_tf.checks import require_int
 from haim_tf.models import HierarchicalModel
 from haim_tf.models.inputs import check_codes_have_auxiliary
 from haim_tf.saved_model.program import Program
 from haim_tf.saved_model.warmup import warmup_request
+
+__all__ = ["export"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 BATCH_SIZES = (1, 8, 32)
@@ -85,6 +88,7 @@ def export(
         >>> loaded = tf.saved_model.load("exported/debug/1")
         >>> loaded.signatures["sample"](label=[3], seed=[[0, 0]], temperature=[-1.0], top_p=[-1.0])["image"]
     """
+    require_tensorflow("export")
     import tensorflow as tf
 
     check_codes_have_auxiliary(model, "export")

@@ -9,12 +9,13 @@ import numpy as np
 
 from haim_tf import progress
 from haim_tf.data import in_order
+from haim_tf.data.batches import num_symmetries, transformed
 from haim_tf.files import write_arrays
 
 BATCH_SIZE = 256
 
 
-def cached_codes(model, images, path, mirrored=False, verbose=True):
+def cached_codes(model, images, path, flip=False, turns=False, verbose=True):
     """The codes of images, read from a file where it holds just those, else computed and written there.
 
     `N` images, `h_l, w_l` the grid of level l.
@@ -23,15 +24,18 @@ def cached_codes(model, images, path, mirrored=False, verbose=True):
         model: a `HierarchicalModel`.
         images: an `ImageData`.
         path: an `.npz` file; codes of other encoders or images in it are replaced.
-        mirrored: whether the codes of the mirrored images are wanted too.
+        flip: whether the codes of the mirrored images are wanted too.
+        turns: whether those of the images (and mirrored images) turned by one to three quarters are.
         verbose: whether to show progress.
 
     Returns:
-        A list, a level each, finest first, of uint8 or int32 arrays `(1, N, h_l, w_l)`; with `mirrored`
-        `(2, N, h_l, w_l)`, the mirrored images' codes at index 1.
+        A list, a level each, finest first, of arrays `(S, N, h_l, w_l)` of the smallest unsigned type that
+        holds the level's codes; `S`, 1, 2, 4 or 8, counts the images that each image stands for, in the order
+        of `haim_tf.data.batches.transformed`. In memory and on disk, images that are first downsampled by
+        4 take less for all eight than for themselves: two thirds of a byte a pixel, where at most 256 codes.
     """
     path = pathlib.Path(path)
-    key = _key(model, images, mirrored)
+    key = _key(model, images, flip, turns)
     names = [f"codes_{level}" for level in range(1, model.num_levels + 1)]
     try:
         with np.load(path) as saved:
@@ -39,32 +43,33 @@ def cached_codes(model, images, path, mirrored=False, verbose=True):
                 return [saved[name] for name in names]
     except Exception:  # Absent, or damaged in one of the many ways a zip file can be: it is only a cache.
         pass
-    codes = _encode_all(model, images, mirrored, verbose)
+    codes = _encode_all(model, images, flip, turns, verbose)
     write_arrays(path, {"key": np.array(key), **dict(zip(names, codes, strict=True))})
     return codes
 
 
-def _encode_all(model, images, mirrored, verbose):
-    codes = []
+def _encode_all(model, images, flip, turns, verbose):
+    codes, count = [], num_symmetries(flip, turns)
     for shape, size in zip(model.grid_shapes[1:], model.codebook_sizes, strict=True):
-        dtype = "uint8" if size <= 256 else "int32"
-        codes.append(np.zeros((1 + mirrored, len(images), *shape), dtype))
+        codes.append(np.zeros((count, len(images), *shape), np.min_scalar_type(size - 1)))
     if verbose:
-        progress.tell(f"encoding {len(images)} images")
+        size = sum(kept.nbytes for kept in codes) / 1e6
+        ways = f", {count} ways each" * (count > 1)
+        progress.tell(f"encoding {len(images)} images{ways}: {size:,.0f} MB")
     bar = progress.Bar(len(images), "images", show=verbose)
     start = 0
     for batch, _ in in_order(images, BATCH_SIZE):
         here = slice(start, start + len(batch))
-        for side in range(1 + mirrored):
-            # Encoders do not commute with mirroring, so that flipped codes would not do.
-            for kept, found in zip(codes, model.encode(batch[:, :, ::-1] if side else batch), strict=True):
-                kept[side, here] = found
+        for number in range(count):
+            # Encoders do not commute with mirroring and turning: mirrored and turned codes would not do.
+            for kept, found in zip(codes, model.encode(transformed(batch, number, flip)), strict=True):
+                kept[number, here] = found
         start += len(batch)
         bar.add(len(batch))
     return codes
 
 
-def _key(model, images, mirrored):
+def _key(model, images, flip, turns):
     """What the codes depend on, hashed: encoders, codebooks and images (a few of those, and their number)."""
     digest = hashlib.sha256()
     for autoencoder in model.autoencoders:
@@ -72,5 +77,5 @@ def _key(model, images, mirrored):
             digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
     for place in np.linspace(0, len(images) - 1, 16).astype(int):
         digest.update(np.ascontiguousarray(images.images[[place]]))
-    digest.update(json.dumps([len(images), bool(mirrored)]).encode())
+    digest.update(json.dumps([len(images), flip, turns]).encode())
     return digest.hexdigest()

@@ -16,29 +16,29 @@ class HeldOut:
         images: an `ImageData`.
         trained: names of the parts that are trained. Where no codes are among them, the images' codes are
             computed once.
+        whole: whether figures are wanted of all networks; those that training cannot change are computed
+            once.
     """
 
-    def __init__(self, model, images, trained):
+    def __init__(self, model, images, trained, whole=False):
         rows = np.arange(max(len(images) - WATCHED, 0), len(images))
         self.images, self.trained = np.asarray(images.images[rows]), trained
         self.labels = images.labels[rows] if model.num_classes else None
         fixed = not trained & model.parts_named(["codes"])
         self._codes = model.encode(self.images) if fixed else None
+        networks, self._known = model.parts_named(["decoders", "prior"]), {}
+        self._networks = trained & networks
+        if whole and fixed:
+            self._known = self._bits_per_dim(model, self._codes, networks - trained)
+        elif whole:
+            self._networks = networks
 
     def figures(self, model):
         """A dict of floats: `holdout_bits_per_dim_level_1`, ..., `_prior` of the trained networks, their sum
-        `_total` where all networks are trained, and `holdout_loss_autoencoder_1`, ...
+        `_total` where all networks are trained or wanted, and `holdout_loss_autoencoder_1`, ...
         """
         codes = model.encode(self.images) if self._codes is None else self._codes
-        grids, found = [self.images, *codes], {}
-        nats_a_bit = math.prod(model.image_shape) * math.log(2.0)
-        for level in range(1, model.num_levels + 1):
-            if f"decoder_{level}" in self.trained:
-                log_probs = model._run("_log_probs_given_codes", *grids[level - 1 : level + 1], level)
-                found[f"level_{level}"] = -float(log_probs.mean()) / nats_a_bit
-        if "prior" in self.trained:
-            log_probs = model._run("_log_probs_of_top", grids[-1], self.labels)
-            found["prior"] = -float(log_probs.mean()) / nats_a_bit
+        found = {**self._known, **self._bits_per_dim(model, codes, self._networks)}
         if len(found) == len(model.networks):
             found["total"] = sum(found.values())
         found = {f"holdout_bits_per_dim_{name}": value for name, value in found.items()}
@@ -48,4 +48,17 @@ class HeldOut:
             for name in names:
                 if name in self.trained:
                     found[f"holdout_loss_{name}"] = float(losses[name])
+        return found
+
+    def _bits_per_dim(self, model, codes, networks):
+        """Bits/dim of the images under each of these networks, floats by `level_1`, ..., `prior`."""
+        grids, found = [self.images, *codes], {}
+        nats_a_bit = math.prod(model.image_shape) * math.log(2.0)
+        for level in range(1, model.num_levels + 1):
+            if f"decoder_{level}" in networks:
+                log_probs = model._run("_log_probs_given_codes", *grids[level - 1 : level + 1], level)
+                found[f"level_{level}"] = -float(log_probs.mean()) / nats_a_bit
+        if "prior" in networks:
+            log_probs = model._run("_log_probs_of_top", grids[-1], self.labels)
+            found["prior"] = -float(log_probs.mean()) / nats_a_bit
         return found

@@ -3,8 +3,9 @@
 A recipe is a JSON file (or dict):
 
     {"model": {...},              arguments of HierarchicalModel
-     "seed": 0, "batch_size": 32, "flip": true, "holdout": 1000, "interval": 250,
-     "precision": "mixed_bfloat16", "ema": 0.99, "clip_norm": 1.0, "rare_codes_below": 0.1,
+     "seed": 0, "batch_size": 32, "flip": true, "turns": false, "balance": 0.5, "holdout": 1000,
+     "interval": 250, "precision": "mixed_bfloat16", "ema": 0.99, "clip_norm": 1.0,
+     "rare_codes_below": 0.1,
      "stages": [{"train": ["codes"], "steps": 3000, "learning_rate": 0.001, "warmup": 200}, ...],
      "variants": {"flat": {...}}} named sets of other values for the keys above, such as a baseline's
 
@@ -15,27 +16,38 @@ cosine decay; `batch_size` and `ema` may be a stage's own.
   `ema`) steps, though never more than about a tenth of the steps so far; where images are held out, with the
   better of the average and the last weights. Stages that train codes have none: an averaged encoder and its
   codebook would drift apart.
+- **Images.** With `flip` half of the images, drawn at random, are mirrored left to right; with `turns` each
+  is turned by none to three quarters (for pictures without an up; they must be square).
+- **Classes.** `balance`, 0 to 1, draws them more evenly: an image of a class of n images with a probability
+  proportional to n ** -`balance`; 0 leaves them as they are, 1 makes all classes alike. `"num_classes":
+  "data"` in `model` takes the number of classes from the data.
 - **Codes.** Stages that leave the codes as they are read them from `codes.npz`, which the first of them
-  writes; with `flip` those of the mirrored images too. Networks that are trained first then start from the
-  codebooks (see `HierarchicalModel.embed_by_codebooks`).
+  writes; with `flip` and `turns` those of the mirrored and turned images too. Networks that are trained first
+  then start from the codebooks (see `HierarchicalModel.embed_by_codebooks`).
 - **Rare codes.** After the last stage that trains codes, those rarer than `rare_codes_below` of uniform usage
   are dropped (see `models.without_rare_codes`); by default none is.
 - **Crops.** With `"crop": 32` a stage that trains main decoders learns on random squares of 32 pixels,
   aligned to the codes. Not with attention, which counts positions.
+- **Early stops.** A stage with `"patience": 5` ends once five intervals in a row brought no better
+  bits/dim of the held-out images, and with the weights that were best, those that it began with included.
 - **Held-out images.** The last `holdout` training images are kept out; every `interval` steps the bits/dim of
   (at most 256 of) them under the trained networks, and the loss of the trained autoencoders, are logged.
+- **From a preset.** With `from`, which `fine_tune` writes, training begins with the weights of a preset.
 """
 
 import os
 import pathlib
 
 from haim_tf.checks import require_int, require_number
+from haim_tf.data.batches import check_symmetries_and_balance
 from haim_tf.files import check_finite, expanded, read_json
 
 DEFAULTS = {
     "seed": 0,
     "batch_size": 32,
     "flip": False,
+    "turns": False,
+    "balance": 0.0,
     "holdout": 0,
     "interval": 250,
     "precision": "float32",
@@ -47,6 +59,11 @@ DEFAULTS = {
 STAGE_DEFAULTS = {"train": None, "warmup": 0, "crop": None}
 # What a stage may have of its own.
 STAGE_OVERRIDES = ("batch_size", "ema")
+# What is left out where it is not wanted.
+OPTIONAL, STAGE_OPTIONAL = ("from",), ("patience",)
+
+# In place of the number of classes: as many as the data has.
+CLASSES_OF_DATA = "data"
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -65,6 +82,10 @@ def read_recipe(source, variant=None, smoke=False):
 
     Raises:
         ValueError, FileNotFoundError: not a recipe, unknown or missing keys.
+
+    Example:
+        >>> read_recipe("fashion_mnist28", variant="flat")["seed"]
+        0
     """
     if not isinstance(source, (dict, str, os.PathLike)):
         raise ValueError(f"a recipe must be a dict, a JSON file or a zoo entry's name, got {source!r:.60}")
@@ -80,10 +101,11 @@ def read_recipe(source, variant=None, smoke=False):
         if variant not in variants:
             raise ValueError(f"unknown variant {variant!r}; this recipe has {sorted(variants)}")
         recipe.update(variants[variant])
-    unknown = set(recipe) - set(DEFAULTS) - {"model", "stages"}
+    unknown = set(recipe) - {*DEFAULTS, *OPTIONAL, "model", "stages"}
     if unknown or "model" not in recipe or not recipe.get("stages"):
         raise ValueError(
-            f"a recipe has 'model', 'stages' and may have {sorted(DEFAULTS)}; got keys {sorted(source)}"
+            f"a recipe has 'model', 'stages' and may have {sorted([*DEFAULTS, *OPTIONAL])}; "
+            f"got keys {sorted(source)}"
         )
     if not isinstance(recipe["stages"], (list, tuple)):
         raise ValueError(f"a recipe's stages must be a list, got {str(recipe['stages'])[:60]}")
@@ -93,11 +115,12 @@ def read_recipe(source, variant=None, smoke=False):
     for stage in recipe["stages"]:
         if not isinstance(stage, dict):
             raise ValueError(f"a stage must be a JSON object, got {stage!r}")
-        unknown = set(stage) - set(STAGE_DEFAULTS) - set(STAGE_OVERRIDES) - {"steps", "learning_rate"}
+        known = {*STAGE_DEFAULTS, *STAGE_OVERRIDES, *STAGE_OPTIONAL, "steps", "learning_rate"}
+        unknown = set(stage) - known
         if unknown or "steps" not in stage or "learning_rate" not in stage:
             raise ValueError(
                 "a stage has 'steps', 'learning_rate' and may have 'train' (part names; all by default), "
-                f"'warmup', 'crop', {' and '.join(map(repr, STAGE_OVERRIDES))}; got {stage}"
+                f"'warmup', 'crop', 'patience', {' and '.join(map(repr, STAGE_OVERRIDES))}; got {stage}"
             )
         own = {name: recipe[name] for name in STAGE_OVERRIDES}
         stages.append(_checked_stage({**STAGE_DEFAULTS, **own, **stage}, len(stages) + 1))
@@ -123,8 +146,10 @@ def _check_values(recipe):
         ("interval", 1, None),
     ):
         recipe[name] = require_int(f"a recipe's {name}", recipe[name], low=low, high=high)
-    if not isinstance(recipe["flip"], bool):
-        raise ValueError(f"a recipe's flip must be true or false, got {recipe['flip']!r}")
+    for name in ("flip", "turns"):
+        if not isinstance(recipe[name], bool):
+            raise ValueError(f"a recipe's {name} must be true or false, got {recipe[name]!r}")
+    recipe["balance"] = require_number("a recipe's balance", recipe["balance"], low=0, high=1)
     recipe["rare_codes_below"] = require_number(
         "a recipe's rare_codes_below", recipe["rare_codes_below"], low=0, below=1
     )
@@ -148,6 +173,12 @@ def _checked_stage(stage, number):
     stage["crop"] = require_int(name + "crop", stage["crop"], low=1, optional=True)
     if stage["ema"] is not None:
         stage["ema"] = require_number(name + "ema", stage["ema"], low=0, below=1)
+    if "patience" in stage:
+        stage["patience"] = require_int(name + "patience", stage["patience"], low=1)
+        if stage["ema"] is not None:
+            raise ValueError(
+                f"{name}patience and ema must not both be given: the best weights are kept as they are"
+            )
     parts = stage["train"]
     if parts is not None and not (
         isinstance(parts, (list, tuple)) and parts and all(isinstance(part, str) for part in parts)
@@ -177,8 +208,8 @@ def check_recipe(recipe, model, images):
         images: the `ImageData` to train on.
 
     Raises:
-        ValueError: parts that the model does not have, crops where they cannot be, labels or classes that do
-            not fit, too few images.
+        ValueError: parts that the model does not have, crops or turns where they cannot be, labels or classes
+            that do not fit, too few images.
     """
     for stage in recipe["stages"]:
         trained = model.parts_named(stage["train"] or model.parts)
@@ -201,9 +232,27 @@ def check_recipe(recipe, model, images):
             raise ValueError(
                 f"crop must be a multiple of {cell}, the side of a cell, up to {side}, got {stage}"
             )
+    if any("patience" in stage for stage in recipe["stages"]) and not recipe["holdout"]:
+        raise ValueError("a stage with patience must have held-out images: holdout must be 1 or more, got 0")
     if recipe["holdout"] and not 0 < recipe["holdout"] < len(images):
         raise ValueError(f"holdout must leave images to train on, got {recipe['holdout']} of {len(images)}")
+    check_symmetries_and_balance(recipe["turns"], recipe["balance"], images)
     check_labels(model.num_classes, images)
+
+
+def with_classes_of(recipe, images):
+    """The recipe, with the number of an `ImageData`'s classes where it leaves that to the data.
+
+    Raises:
+        ValueError: there are no labels to count.
+    """
+    if recipe["model"].get("num_classes") != CLASSES_OF_DATA:
+        return recipe
+    if images.labels is None:
+        raise ValueError(f"the recipe has the classes of its data, but {images.name} has no labels")
+    names = images.class_names
+    count = int(images.labels.max()) + 1 if names is None else len(names)
+    return {**recipe, "model": {**recipe["model"], "num_classes": count}}
 
 
 def check_labels(num_classes, images):

@@ -13,6 +13,7 @@ from haim_tf import files
 from haim_tf.checks import require_int, require_number
 from haim_tf.data import save_grid
 from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
+from haim_tf.training.recipe import DEFAULTS
 
 LOCK = "lock"
 
@@ -22,9 +23,9 @@ class RunFolder:
 
     Every file is written beside its name and then renamed, so that killing the run at any moment leaves the
     last whole state: `recipe.json`; `data.json`; `checkpoint.npz` (model and its configuration, optimizer
-    with its weight averages, random state, position and log rows); `metrics.csv`; PNG sheets; `tensorboard/`
-    where TensorBoard is installed; `lock`, held until `close`, or the end of
-    `with`.
+    with its weight averages, random state, position and log rows); `best.npz` (the model at its best in a
+    stage with patience); `metrics.csv`; PNG sheets; `tensorboard/` where TensorBoard is installed; `lock`,
+    held until `close`, or the end of `with`.
 
     Args:
         folder: made where absent.
@@ -38,10 +39,17 @@ class RunFolder:
         position: a dict, `stage` (0-based) and `step`, that the checkpoint has reached.
         rows: of the log, dicts.
         model_arguments: the model's configuration at that point, or `None` before the first checkpoint.
+        best: what `save_best` was last told, a dict, `stage`, `step` and `score`, or `None`.
 
     Raises:
         ValueError: the folder holds something else, may not be gone on with, or cannot be written, or another
             process trains in it.
+
+    Example:
+        >>> recipe = read_recipe("fashion_mnist28")
+        >>> with RunFolder("runs/mine", recipe) as run:
+        ...     print(run.position)
+        {'stage': 0, 'step': 0}
     """
 
     def __init__(self, folder, recipe, resume=True, writes=True, data=None):
@@ -51,7 +59,9 @@ class RunFolder:
         self.position = {"stage": 0, "step": 0}
         self.rows = []
         self.model_arguments = None
+        self.best = None
         self._state = None
+        self._best_state = None
         self._writer = None
         self._lock = None
         try:
@@ -59,6 +69,7 @@ class RunFolder:
                 self._claim(json.loads(json.dumps(recipe)), resume, data)
             if (self.folder / "checkpoint.npz").exists():
                 self.read_checkpoint()
+                self._read_best()
         except BaseException:
             self.close()
             raise
@@ -113,7 +124,9 @@ class RunFolder:
         except OSError as error:
             raise ValueError(f"cannot write {self.folder}: {error.strerror or error}") from error
         if recipe_file.exists():
-            if read_json(recipe_file) != recipe:
+            # A run of an older version knew fewer keys, which had what are the defaults now.
+            known = {key: value for key, value in DEFAULTS.items() if key in recipe}
+            if {**known, **read_json(recipe_file)} != recipe:
                 raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
             before = read_json(data_file) if data_file.exists() else data
             if data and not isinstance(before, dict):
@@ -137,15 +150,24 @@ class RunFolder:
         Raises:
             ValueError: it is damaged.
         """
-        path = self.folder / "checkpoint.npz"
-        try:
-            with np.load(path) as saved:
-                self._state = {name: saved[name] for name in saved.files}
-            meta = _checked(json.loads(str(self._state.pop("meta"))))
-        except Exception as error:  # A zip file cut short or overwritten fails in many ways.
-            raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
+        self._state, meta = _read(self.folder / "checkpoint.npz", _check_meta)
         self.position, self.rows = meta["position"], meta["rows"]
         self.model_arguments = meta.get("model")
+
+    def _read_best(self):
+        if (self.folder / "best.npz").exists():
+            self._best_state, self.best = _read(self.folder / "best.npz", _check_best)
+
+    def save_best(self, model, stage, step, score):
+        """Keeps the model's weights as the best of a stage, with the figure that says so."""
+        self.best = {"stage": stage, "step": step, "score": score}
+        self._best_state = {f"model{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
+        write_arrays(self.folder / "best.npz", {"meta": np.array(json.dumps(self.best)), **self._best_state})
+
+    def restore_best(self, model):
+        """Puts the best weights of its stage into a model."""
+        for i, variable in enumerate(model.variables):
+            variable.assign(self._best_state[f"model{i}"])
 
     def save(self, model, stage, step, row=None):
         """Writes the checkpoint of a position, with a row of the log where one is given, then the log."""
@@ -215,8 +237,20 @@ class RunFolder:
         file.write(text.getvalue().encode())
 
 
-def _checked(meta):
-    """A checkpoint's position, log and configuration; some error where they are something else."""
+def _read(path, check):
+    """The arrays of a checkpoint and what it says of itself, a dict that `check` finds nothing wrong with."""
+    try:
+        with np.load(path) as saved:
+            state = {name: saved[name] for name in saved.files}
+        meta = json.loads(str(state.pop("meta")))
+        check(meta)
+        return state, meta
+    except Exception as error:  # A zip file cut short or overwritten fails in many ways.
+        raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
+
+
+def _check_meta(meta):
+    """Some error where a checkpoint's position, log and configuration are something else."""
     for key in ("stage", "step"):
         require_int(key, meta["position"][key], low=0)
     for row in meta["rows"]:
@@ -224,7 +258,13 @@ def _checked(meta):
         require_number("seconds", row["seconds"], low=0)
     if not isinstance(meta.get("model"), (dict, type(None))):
         raise ValueError(f"model must be a dict, got {meta['model']!r}")
-    return meta
+
+
+def _check_best(meta):
+    """The same of the best weights' position and score."""
+    for key in ("stage", "step"):
+        require_int(key, meta[key], low=0)
+    require_number("score", meta["score"])
 
 
 def _variables(model):

@@ -11,24 +11,36 @@ import os
 
 import keras
 
-STRATEGIES = ("none", "mirrored", "multi_worker")
+from haim_tf.backend import has_accelerator
+
+# Under which backend each of them can be had.
+STRATEGIES = {"none": None, "data_parallel": "jax", "mirrored": "tensorflow", "multi_worker": "tensorflow"}
+
+MAX_STEPS_A_PROGRAM = 16
 
 
 def strategy_named(name):
-    """The `tf.distribute` strategy of a name of `STRATEGIES`; `None` for "none".
+    """The `keras.distribution` or `tf.distribute` strategy of a name of `STRATEGIES`; `None` for "none".
 
     NOTE: "multi_worker" connects to the other workers and waits for them. TensorFlow wants that before
     anything else is asked of it.
 
     Raises:
-        ValueError: an unknown name, another backend than TensorFlow, or "multi_worker" without `TF_CONFIG`.
+        ValueError: an unknown name, another backend than the strategy's, or "multi_worker" without
+            `TF_CONFIG`.
     """
     if name not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {name!r}")
     if name == "none":
         return None
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(f"strategy {name!r} needs Keras on TensorFlow, got {keras.backend.backend()!r}")
+    if keras.backend.backend() != STRATEGIES[name]:
+        here = [other for other, backend in STRATEGIES.items() if backend == keras.backend.backend()]
+        raise ValueError(
+            f"strategy {name!r} must run under Keras' backend {STRATEGIES[name]!r}, "
+            f"got {keras.backend.backend()!r}, which has {', '.join(['none', *here])}"
+        )
+    if name == "data_parallel":
+        return keras.distribution.DataParallel(devices=keras.distribution.list_devices())
     import tensorflow as tf
 
     if name == "mirrored":
@@ -55,15 +67,45 @@ def scope(strategy):
 
 def is_chief(strategy):
     """Whether this process is the one that writes files."""
-    return strategy is None or strategy.extended.should_checkpoint
+    return _is_one_process(strategy) or strategy.extended.should_checkpoint
+
+
+def _is_one_process(strategy):
+    return strategy is None or isinstance(strategy, keras.distribution.DataParallel)
+
+
+def _count_replicas(strategy):
+    if strategy is None:
+        return 1
+    return strategy.device_mesh.devices.size if _is_one_process(strategy) else strategy.num_replicas_in_sync
 
 
 def check_batch_sizes(strategy, sizes):
     """A ValueError unless the replicas of a strategy can share batches of these sizes."""
-    count = 1 if strategy is None else strategy.num_replicas_in_sync
+    count = _count_replicas(strategy)
     for size in sizes:
         if size % count:
             raise ValueError(f"batch_size must be a multiple of {count}, the number of replicas, got {size}")
+
+
+def steps_a_program(interval):
+    """How many of an interval's steps are one program: several, a divisor of their number, where JAX has an
+    accelerator to keep busy."""
+    if keras.backend.backend() != "jax" or not has_accelerator():
+        return 1
+    return max(count for count in range(1, MAX_STEPS_A_PROGRAM + 1) if interval % count == 0)
+
+
+def check_stops(strategy, stages):
+    """A ValueError where a stage may stop early and other processes than the chief would not know."""
+    if strategy is None or not any("patience" in stage for stage in stages):
+        return
+    import tensorflow as tf
+
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        raise ValueError(
+            "a stage with patience must be trained by one process, got the strategy 'multi_worker'"
+        )
 
 
 def wait(strategy, position=()):
@@ -72,7 +114,7 @@ def wait(strategy, position=()):
     Raises:
         ValueError: they are not.
     """
-    if strategy is None or strategy.num_replicas_in_sync == 1:
+    if _is_one_process(strategy) or strategy.num_replicas_in_sync == 1:
         return
     import tensorflow as tf
 
@@ -91,13 +133,25 @@ def fit(model, strategy, batches, steps_per_epoch, initial_epoch, epochs, callba
 
     Args:
         model: a `HierarchicalModel`.
-        strategy: its strategy.
+        strategy: its strategy, or `None`.
         batches: a `haim_tf.data.Batches` of global batches, of which every replica reads its own part.
         steps_per_epoch, initial_epoch, epochs, callbacks: as for `model.fit`.
 
     Raises:
         ValueError: a batch size that the number of replicas does not divide.
     """
+    if _is_one_process(strategy):
+        with scope(strategy):
+            model.fit(
+                batches,
+                shuffle=False,
+                verbose=0,
+                steps_per_epoch=steps_per_epoch,
+                initial_epoch=initial_epoch,
+                epochs=epochs,
+                callbacks=callbacks,
+            )
+        return
     import tensorflow as tf
 
     model.check_batches(batches)
@@ -111,6 +165,7 @@ def fit(model, strategy, batches, steps_per_epoch, initial_epoch, epochs, callba
         return strategy.run(model.train_step, args=(batch,))
 
     callbacks = keras.callbacks.CallbackList(callbacks, model=model)
+    model.stop_training = False
     callbacks.on_train_begin()
     for epoch in range(initial_epoch, epochs):
         model.reset_metrics()
@@ -120,6 +175,8 @@ def fit(model, strategy, batches, steps_per_epoch, initial_epoch, epochs, callba
             callbacks.on_train_batch_end(number, _first(strategy, logs))
         logs = {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
         callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
+        if model.stop_training:
+            break
     model.optimizer.finalize_variable_values(model.trainable_variables)
     callbacks.on_train_end()
 

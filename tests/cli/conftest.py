@@ -5,12 +5,39 @@ import sys
 import pytest
 from absl import flags
 
+import haim_tf
+from haim_tf import presets
 from haim_tf.cli import main as cli
+
+_LOADED = {}
+
+
+@pytest.fixture(autouse=True)
+def _loaded_once(monkeypatch):
+    """A preset whose files are the same as before is the same model, so that its programs are made once."""
+    load = presets.load
+
+    def load_once(name_or_folder, **options):
+        folder = presets.find(name_or_folder)
+        files = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+        key = (folder, *files, *sorted(options.items()))
+        if key not in _LOADED:
+            model = load(name_or_folder, **options)
+            if presets.WEIGHTS not in dict(files):  # That warns, each time.
+                return model
+            _LOADED[key] = model, model.class_names, model.sampling_defaults
+        model, model.class_names, model.sampling_defaults = _LOADED[key]
+        return model
+
+    monkeypatch.setattr(presets, "load", load_once)
+    monkeypatch.setattr(haim_tf, "load", load_once)
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, monkeypatch):
     """Runs `haim_tf` with the given arguments; returns exit code, stdout and stderr."""
+    # How far long work is gets no line of its own: what takes long depends on the machine.
+    monkeypatch.setattr("haim_tf.progress.LINE_SECONDS", float("inf"))
 
     def run(*arguments):
         try:

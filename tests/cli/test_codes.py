@@ -59,8 +59,9 @@ def test_reconstruct(run, images):
         "level 2 auxiliary"
     )
     sheet = np.asarray(Image.open("reconstructions.png"))
-    tiles = [[sheet[r * 18 : r * 18 + 16, c * 18 : c * 18 + 16] for c in range(5)] for r in range(2)]
-    assert sheet.shape == (34, 88, 3)
+    # A pixel is 5 wide and high, and a line of captions is above.
+    assert sheet.shape == (15 + 162, 408, 3) and (sheet[:15] < 128).any()
+    tiles = [[sheet[15 + r * 82 :: 5, c * 82 :: 5][:16, :16] for c in range(5)] for r in range(2)]
     model = haim_tf.load("debug")
     np.testing.assert_array_equal([row[0] for row in tiles], images[:2])
     for column, level in ((2, 1), (4, 2)):
@@ -71,7 +72,7 @@ def test_reconstruct(run, images):
 
 
 def test_reconstruct_one_level_by_one_decoder(run, images):
-    flags = ["--level=2", "--decoder=auxiliary", "--output=one.png"]
+    flags = ["--level=2", "--decoder=auxiliary", "--output=one.png", "--scale=1", "--nocaptions"]
     code, output, _ = run("reconstruct", "--model=debug", "--data=data.npz", "--num=99", *flags)
     assert code == 0 and "7 images in one.png; columns: original, level 2 auxiliary" in output
     assert Image.open("one.png").size == (34, 7 * 18 - 2)
@@ -82,6 +83,7 @@ def test_reconstruct_at_given_temperatures_or_the_presets_own(run, images, tmp_p
     model.sampling_defaults = {"temperature": [0.3, 0.6, 1.0]}
     model.save_to_preset("own")
     flags = ["--data=data.npz", "--num=2", "--level=2", "--decoder=main", "--output=one.png"]
+    flags += ["--scale=1", "--nocaptions"]
     drawn = []
     for more, sampling in (
         ([], {"temperature": [0.3, 0.6, 1.0], "top_p": 1.0}),

@@ -1,10 +1,7 @@
-"""`haim_tf evaluate` and the benchmark beside it, as processes of their own."""
+"""`haim_tf evaluate` and the benchmark beside it."""
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +13,11 @@ from haim_tf import evaluation
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments, folder):
-    """The finished process; the debug model has 16x16x3 images of 10 classes."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, cwd=folder, env=environment
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("evaluate")
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that is worked in, with data; the debug model has 16x16x3 images of 10 classes."""
+    folder = tmp_path
+    monkeypatch.chdir(folder)
     rng = np.random.default_rng(0)
     arrays = {}
     for split, count in (("train", 20), ("test", 12)):
@@ -36,11 +27,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_prints_a_table_and_writes_json(folder):
+def test_prints_a_table_and_writes_json(run, folder):
     flags = ["--model=debug", "--data=data.npz", "--num=8", "--seed=3", "--reconstructions=2"]
     flags += ["--output=metrics.json", "--scores=scores.csv"]
-    process = run("-m", "haim_tf", "evaluate", *flags, folder=folder)
-    assert process.returncode == 0, process.stderr
+    code, output, errors = run("evaluate", *flags)
+    assert code == 0, errors
     report = json.loads((folder / "metrics.json").read_text())
     described = [report[name] for name in ("model", "data", "split", "num", "seed", "num_reconstructions")]
     assert described == ["debug", "data.npz", "test", 8, 3, 2]  # What stands in for val.
@@ -57,9 +48,13 @@ def test_prints_a_table_and_writes_json(folder):
     np.testing.assert_allclose([float(row["total"]) for row in scores], bits, rtol=1e-4)
     right = np.mean([row["label"] == row["predicted_label"] for row in scores])
     assert report["label_posterior"]["accuracy"] == right
-    assert process.stdout.splitlines()[-1] == f"Label by Bayes' rule: accuracy {right:.4f}."
+    assert output.splitlines()[-3:] == [
+        f"Label by Bayes' rule: accuracy {right:.4f}.",
+        "figures in metrics.json",
+        "scores of single images in scores.csv",
+    ]
 
-    rows = {" ".join(line.split()[:2]): line.split() for line in process.stdout.splitlines()}
+    rows = {" ".join(line.split()[:2]): line.split() for line in output.splitlines()}
     level = report["levels"]["level_2"]
     assert rows["level 2"][2:] == [
         f"{report['bits_per_dim']['level_2']:.4f}",
@@ -72,7 +67,7 @@ def test_prints_a_table_and_writes_json(folder):
         f"{level['error_auxiliary']:.4f}",
         f"{level['error_main']:.4f}",
     ]
-    assert any(line.split()[:1] == ["total"] for line in process.stdout.splitlines())
+    assert any(line.split()[:1] == ["total"] for line in output.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -83,22 +78,21 @@ def test_prints_a_table_and_writes_json(folder):
         (["--model=debug"], "--data"),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_written(folder, flags, message):
+def test_bad_input_is_one_line_and_nothing_written(run, folder, flags, message):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    process = run("-m", "haim_tf", "evaluate", *flags, folder=folder)
-    assert process.returncode == 2
-    line = process.stderr.strip().splitlines()[-1]
+    code, _, errors = run("evaluate", *flags)
+    assert code == 2
+    line = errors.strip().splitlines()[-1]
     assert line.startswith("haim_tf evaluate:") and message in line
-    assert "Traceback" not in process.stderr
+    assert "Traceback" not in errors
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(folder):
-    script = ROOT / "benchmarks" / "classification_accuracy_score.py"
+def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(script, folder):
+    score_script = ROOT / "benchmarks/classification_accuracy_score.py"
     flags = ["--model=debug", "--data=data.npz", "--steps=2", "--seed=1"]
-    drawing = ["--num_samples=12", "--batch_size=5", "--temperature=0.9"]
-    process = run(script, *flags, *drawing, "--output=score.json", folder=folder)
-    assert process.returncode == 0, process.stderr
+    drawing = ["--num_samples=12", "--batch_size=6", "--temperature=0.9"]
+    script(score_script, *flags, *drawing, "--output=score.json")
     score = json.loads((folder / "score.json").read_text())
     assert (score["num_samples"], score["num_train"], score["num_val"], score["steps"]) == (12, 20, 12, 2)
     assert score["sampling"]["temperature"] == pytest.approx([0.9] * 3)
@@ -106,18 +100,16 @@ def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(fol
 
     with np.load(folder / "score.samples.npz") as samples:
         images, labels = samples["images"], samples["labels"]
-    expected = haim_tf.load("debug").sample(3, labels=labels[:3], seed=1, temperature=0.9)
-    assert (images[:3] == expected).all()
+    expected = haim_tf.load("debug").sample(6, labels=labels[:6], seed=1, temperature=0.9)
+    assert (images[:6] == expected).all()
 
-    process = run(script, *flags, "--samples=score.samples.npz", "--output=again.json", folder=folder)
-    assert process.returncode == 0, process.stderr
+    script(score_script, *flags, "--samples=score.samples.npz", "--output=again.json")
     again = json.loads((folder / "again.json").read_text())
     assert again["accuracy_samples"] == score["accuracy_samples"] and again["num_samples"] == 12
     assert again["frechet_distance"] == pytest.approx(score["frechet_distance"], rel=1e-4)
 
     flags += ["--classes=0,1,2,3,4", "--num_samples=6", "--classifier=score.classifier.keras"]
-    process = run(script, *flags, "--output=some.json", folder=folder)
-    assert process.returncode == 0, process.stderr
+    script(score_script, *flags, "--output=some.json")
     some = json.loads((folder / "some.json").read_text())
     with np.load(folder / "data.npz") as arrays:
         assert some["num_val"] == (arrays["y_test"] < 5).sum()
@@ -131,15 +123,16 @@ def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(fol
         np.random.default_rng(1).integers(0, 256, (30, 16, 16, 3), "uint8"),
     )
     np.save(folder / "scored/score_labels.npy", np.arange(30) % 10)
-    process = run(script, *more, "--output=more.json", folder=folder)
-    assert process.returncode == 0, process.stderr
+    script(score_script, *more, "--output=more.json")
     found = json.loads((folder / "more.json").read_text())
     assert (found["score_data"], found["score_split"]) == ("scored", "score")
     assert (found["num_scored"], found["num_val"]) == (15, some["num_val"])
     assert found["frechet_distance"] == pytest.approx(some["frechet_distance"], rel=1e-4)
     share = found["accuracy_real"]
     assert found["standard_error_real"] == pytest.approx((share * (1 - share) / 15) ** 0.5)
-    process = run(script, *flags, "--plain", "--top_p=0.9", "--output=no.json", folder=folder)
-    assert process.returncode and "--plain sets temperature, top_p and guidance" in process.stderr
-    process = run(script, *flags, "--classes=99", "--output=no.json", folder=folder)
-    assert process.returncode and "--classes must be among 0..9, got '99'" in process.stderr
+    for wrong, message in (
+        (["--plain", "--top_p=0.9"], "--plain sets temperature, top_p and guidance"),
+        (["--classes=99"], r"--classes must be among 0\.\.9, got '99'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            script(score_script, *flags, *wrong, "--output=no.json")

@@ -18,6 +18,18 @@ def test_all_classes_with_their_numbers(run):
     assert "    0  goldfish, Carassius auratus" in lines and lines[-1].startswith("  199  ")
 
 
+def test_its_picture_and_figures(run, tmp_path):
+    output = run("info", "fashion_mnist28")[1]
+    folder = presets.find("fashion_mnist28")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    report = metadata["evaluation"]
+    assert f"picture   {folder / 'samples.png'}\n" in output and (folder / "samples.png").is_file()
+    figure = f"{report['bits_per_dim']['total']:.3f} on {report['num']:,} images of {report['data']}"
+    assert f"bits/dim  {figure}\n" in output
+    for metric in metadata["metrics"]:
+        assert f"metric    {metric['name']} {metric['value']}\n" in output
+
+
 def test_sampling_defaults(run, tmp_path):
     shutil.copytree(presets.find("debug"), tmp_path / "mine")
     path = tmp_path / "mine" / "metadata.json"

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import haim_tf
+
 COMMANDS = (
     "classifier",
     "choose_sampling",
@@ -18,9 +20,11 @@ COMMANDS = (
     "export",
     "info",
     "list",
+    "plot",
     "reconstruct",
     "sample",
     "train",
+    "upload",
 )
 
 
@@ -61,6 +65,20 @@ def test_help_shows_the_flags_of_the_command_only(run, command):
     assert ("--data" in shown) == (command in reading)
     assert ("--labels" in shown) == (command in ("compress", "sample"))
     assert "--verbosity" not in shown
+
+
+@pytest.mark.parametrize("flag", ["--version", "version"])
+def test_version(run, flag):
+    assert run(flag) == (0, f"haim_tf {haim_tf.__version__}\n", "")
+
+
+def test_help_marks_what_is_required(run):
+    lines = run("train", "--help")[1].splitlines()
+    assert lines[0] == "usage: haim_tf train --data=... --output=... [--flag=value ...]"
+    described = dict(zip(lines, lines[1:], strict=False))
+    for flag, needed in (("data", True), ("output", True), ("config", False), ("seed", False)):
+        assert described[f"  --{flag}"].strip().startswith("Required. ") == needed
+    assert run("info", "--help")[1].startswith("usage: haim_tf info MODEL [--flag=value ...]\n")
 
 
 def test_unknown_command_suggests_near_ones(run):

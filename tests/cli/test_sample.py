@@ -1,13 +1,17 @@
 """`haim_tf sample`."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import haim_tf
 
+LINE = 15  # Of captions.
 
-def sheet_size(columns, rows, side=16, gap=2):
+
+def sheet_size(columns, rows, side=80, gap=2):
     return columns * (side + gap) - gap, rows * (side + gap) - gap
 
 
@@ -22,19 +26,47 @@ def test_sheet_and_arrays(run, tmp_path):
         f"--output={tmp_path / 'sheet.png'}",
         f"--npz={tmp_path / 'samples.npz'}",
     )
-    assert code == 0 and "network" not in output
-    # Progress goes to standard error, where it takes long; nothing else does.
-    assert all("network passes" in line for line in errors.splitlines())
-    assert output.splitlines()[-1] == f"6 images in {tmp_path / 'sheet.png'}"
+    assert (code, errors) == (0, "")
+    assert output.splitlines()[-1] == (
+        f"6 images in {tmp_path / 'sheet.png'}, and as arrays in {tmp_path / 'samples.npz'}"
+    )
     with np.load(tmp_path / "samples.npz") as arrays:
         assert arrays["labels"].tolist() == [2, 7, 2, 7, 2, 7]
         expected = haim_tf.load("debug").sample(6, arrays["labels"], seed=5, temperature=[1, 0.5, 0.9])
         np.testing.assert_array_equal(arrays["images"], expected)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape == (*sheet_size(2, 3)[::-1], 3)  # A column a label.
-    np.testing.assert_array_equal(sheet[:16, 18:34], expected[1])
+    width, height = sheet_size(2, 3)  # A column a label, its name above.
+    assert sheet.shape == (LINE + height, width, 3)
+    np.testing.assert_array_equal(sheet[LINE : LINE + 80 : 5, 82::5], expected[1])
+    assert [(part < 128).any() for part in np.split(sheet[:LINE, :160], 2, axis=1)] == [True, True]
     data = haim_tf.data.load(tmp_path / "samples.npz")
     assert data.class_names[7] == "seven" and len(data) == 6
+
+
+def test_more_classes_than_images_are_drawn_at_random(run, tmp_path):
+    flags = ["--num=3", "--seed=4", "--scale=1", "--nocaptions", f"--output={tmp_path / 'sheet.png'}"]
+    assert run("sample", "--model=debug", f"--npz={tmp_path / 'a.npz'}", *flags)[0] == 0
+    model = haim_tf.load("debug")
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays["labels"].tolist() == model.draw_labels(3, seed=4).tolist() != [0, 1, 2]
+        np.testing.assert_array_equal(arrays["images"], model.sample(3, seed=4))
+        sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+        np.testing.assert_array_equal(sheet[18:, :16], arrays["images"][2])
+
+
+def test_a_sheet_is_opened_where_there_is_a_screen(monkeypatch, tmp_path, capsys):
+    from haim_tf.cli import _pictures
+
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    _pictures.open_picture(tmp_path / "a b.png")
+    assert not opened and "there is no screen" in capsys.readouterr().err
+    monkeypatch.setenv("DISPLAY", ":0")
+    _pictures.open_picture(tmp_path / "a b.png")
+    assert opened == [(tmp_path / "a b.png").as_uri()] and capsys.readouterr().err == ""
 
 
 @pytest.fixture(scope="module")

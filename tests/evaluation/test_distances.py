@@ -103,7 +103,7 @@ def test_features_of_a_classifier():
         evaluation.feature_layer(network, "nothing")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="builds Inception v3")
 def test_inception_features():
     images = RNG.integers(256, size=(2, 28, 28, 1)).astype("uint8")
     extractor = evaluation.inception_features((28, 28, 1), weights=None)

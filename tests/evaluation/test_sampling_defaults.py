@@ -1,13 +1,10 @@
 """Choosing sampling defaults: the walk finds the best of each list, within its number of draws."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-import haim_tf
 from haim_tf.data import ImageData
 from haim_tf.evaluation import choose_sampling
 
@@ -80,20 +77,3 @@ def test_no_more_draws_than_asked(images, draws):
     chosen, log = choose_sampling(model, images, extractor, num=30, draws=draws, verbose=False)
     assert len(log) == draws
     assert chosen == min(log, key=lambda draw: draw["distance"])["sampling"]
-
-
-def test_the_command_writes_what_it_chose(tmp_path):
-    model = haim_tf.load("debug")
-    model.save_to_preset(tmp_path / "preset", metadata={"pretrained": True})
-    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3)).astype("uint8")
-    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(24) % 2)
-    command = [sys.executable, "-m", "haim_tf", "choose_sampling", f"--model={tmp_path / 'preset'}"]
-    command += [f"--data={tmp_path / 'data.npz'}", "--split=train[:-8]", "--tune_split=train[-8:]"]
-    command += ["--num=4", "--draws=2", "--steps=2"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    metadata = json.loads((tmp_path / "preset" / "metadata.json").read_text())
-    assert len(metadata["sampling_chosen"]["draws"]) == 2
-    assert haim_tf.load(tmp_path / "preset").sampling_defaults == metadata["sampling"]
-    card = (tmp_path / "preset" / "README.md").read_text()
-    assert "## Sampling" in card and "in 2 draws" in card

@@ -1,9 +1,11 @@
 """Writes what test_golden.py holds the package to: run it where the answers are known to be right.
 
     python tests/golden/make.py models      # models.npz: codes, bits/dim and samples of every zoo model
+    python tests/golden/make.py training    # training.npz: figures of 20 steps, which JAX is to repeat
     python tests/golden/make.py version     # VERSION/: a preset, a .keras file and a compressed picture
 
-`models` is made anew when weights of the zoo are replaced; `version` once for a release.
+`models` is made anew when weights of the zoo are replaced, `training` when those of `debug` are; `version`
+once for a release.
 """
 
 import pathlib
@@ -42,6 +44,38 @@ def models():
     print(FOLDER / "models.npz", (FOLDER / "models.npz").stat().st_size)
 
 
+def training():
+    rows = steps_of_training()
+    arrays = {name: np.array([row[name] for row in rows], "float32") for name in rows[0]}
+    np.savez_compressed(FOLDER / "training.npz", **arrays)
+    print(FOLDER / "training.npz", (FOLDER / "training.npz").stat().st_size)
+
+
+def steps_of_training(count=20):
+    """The metrics of the first steps of training the model `debug`, dicts: nothing in them is drawn by a
+    generator of the backend's own, and every part's gradients are clipped."""
+    source = haim_tf.load("debug")
+    arguments = source.arguments
+    for level in arguments["levels"]:
+        level["revive_below"] = 0.0
+    model = haim_tf.HierarchicalModel(**arguments)
+    model.set_weights(source.get_weights())
+    for autoencoder in model.autoencoders:
+        quantizer = autoencoder.quantizer
+        quantizer.initialized.assign(1.0)
+        quantizer.counts.assign(np.full(quantizer.counts.shape, 8.0))
+        quantizer.sums.assign(8.0 * keras.ops.convert_to_numpy(quantizer.codebook))
+    model.compile(keras.optimizers.Adam(0.003), clip_norm=0.3)
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.2, 1.0, (8 * count, 1, 1, 1))
+    images = np.cumsum(rng.normal(0, 12, (8 * count, *model.image_shape)), axis=1) * scale + 128
+    images, labels = np.clip(images, 0, 255).astype("uint8"), rng.integers(10, size=8 * count)
+    return [
+        model.train_on_batch(images[i : i + 8], labels[i : i + 8], return_dict=True)
+        for i in range(0, 8 * count, 8)
+    ]
+
+
 def version():
     from haim_tf.compression import compress
 
@@ -59,4 +93,4 @@ def version():
 
 
 if __name__ == "__main__":
-    {"models": models, "version": version}[sys.argv[1]]()
+    {"models": models, "training": training, "version": version}[sys.argv[1]]()

@@ -120,6 +120,20 @@ def test_distances_are_taken_twice_in_the_first_batch_only(graph, monkeypatch):
     assert found == [2, 3, 4, 5]
 
 
+def test_the_chance_of_a_pick_is_the_squared_distance_to_the_codebook():
+    quantizer = VectorQuantizer(2, 1, seed=1)
+    quantizer.build((None, None, None, 1))
+    quantizer.codebook.assign([[0.0], [100.0]])
+    queries, codes = tf.constant([[-1.0], [2.0], [3.0], [100.0]]), tf.constant([0, 0, 0, 1])
+    pick = tf.function(lambda: quantizer._pick(queries, codes))
+    picks = np.array([pick()[:, 0].numpy() for _ in range(2000)])
+    shares = [np.mean(picks[:, 0] == query) for query in (-1.0, 2.0, 3.0, 100.0)]
+    np.testing.assert_allclose(shares, np.array([1, 4, 9, 0]) / 14, atol=0.05)
+    # The second is drawn from what is left.
+    after = picks[picks[:, 0] == 3.0, 1]
+    np.testing.assert_allclose([np.mean(after == -1.0), np.mean(after == 2.0)], [0.2, 0.8], atol=0.06)
+
+
 def test_fewer_queries_than_codes_gives_distinct_codes_near_them():
     quantizer = VectorQuantizer(64, D, seed=1)
     queries = make_queries(0, batch=1)

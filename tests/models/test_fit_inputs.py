@@ -32,7 +32,7 @@ def model():
     model = HierarchicalModel(
         SHAPE, [{**level, "decoder": decoder}], {"width": 4, "blocks": 1}, num_classes=3, mixtures=2
     )
-    model.compile()
+    model.compile(run_eagerly=True)
     return model
 
 

@@ -139,7 +139,7 @@ def test_likelihoods_without_a_label(model):
 def test_fit_leaves_labels_out(model):
     copied = copy.deepcopy(model)
     copied.freeze("codes", "decoders")
-    copied.compile(keras.optimizers.SGD(0.1))
+    copied.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     images = np.random.default_rng(0).integers(0, 256, (64, 4, 8, 1)).astype("uint8")
     before = copied.prior.embed_label.embeddings.numpy().copy()
     copied.fit(images, np.zeros(64, "int32"), batch_size=64, verbose=0)
@@ -212,3 +212,6 @@ def test_other_classes_keep_the_defaults_and_get_a_row_of_their_own(model, tmp_p
     model.save_to_preset(tmp_path / "preset", metadata={"sampling": {"guidance": 2}})
     other = haim_tf.load(tmp_path / "preset", num_classes=5)
     assert other.prior.no_label == 5 and other.sampling_defaults["guidance"] == 2.0
+    # All begin as "no label", which stays what it was.
+    rows, own = (np.asarray(m.prior.embed_label.embeddings) for m in (other, model))
+    np.testing.assert_array_equal(rows, np.repeat(own[-1:], 6, axis=0))

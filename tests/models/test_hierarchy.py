@@ -298,10 +298,8 @@ def test_weights_of_another_shape_or_architecture_are_an_error(tmp_path):
         make(),
         make((4, 8, 3), [level()]),
     ):
-        before = other.get_weights()
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="shape|layers|objects|variables"):
             other.load_weights(file)
-        assert len(before) == len(other.get_weights())
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(OSError):
         model.load_weights(file)

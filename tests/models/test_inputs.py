@@ -164,7 +164,7 @@ LABELS = np.zeros(3, "int32")
         (data_set(IMAGES, LABELS).unbatch(), r"batches \(B, 4, 6, 3\), got .*shape=\(4, 6, 3\)"),
         (data_set(IMAGES > 3, LABELS), "0..255, got .*bool"),
         (data_set(IMAGES.astype(str), LABELS), "0..255, got .*string"),
-        (data_set(IMAGES), r"takes batches of \(images, labels\), got labels=None"),
+        (data_set(IMAGES), r"batches must be \(images, labels\) for .*, got labels=None"),
         (data_set(IMAGES, LABELS.astype("float32")), r"integers of shape \(B,\) or \(B, 1\), got .*float32"),
         (data_set(IMAGES, np.zeros((3, 2), "int32")), r"of shape \(B,\) or \(B, 1\), got .*\(None, 2\)"),
         (data_set({"image": IMAGES, "label": LABELS}), r"batches \(B, 4, 6, 3\), got \{'image'"),
@@ -193,7 +193,7 @@ def test_data_sets_with_values_out_of_range(model):
 
 
 def test_data_set_with_labels_not_wanted(flat):
-    with pytest.raises(ValueError, match="takes batches of images without labels"):
+    with pytest.raises(ValueError, match="batches must be images without labels"):
         flat.fit(data_set(IMAGES, LABELS))
 
 

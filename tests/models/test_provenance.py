@@ -28,7 +28,7 @@ def pretrained(tmp_path):
 def test_a_fresh_model_is_not_pretrained_a_fitted_one_is(tmp_path):
     model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, mixtures=2)
     assert metadata_of(model, tmp_path)["pretrained"] is False
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(IMAGES[:, :4, :4, :1], verbose=0)
     assert metadata_of(model, tmp_path, "fitted")["pretrained"] is True
 
@@ -36,13 +36,14 @@ def test_a_fresh_model_is_not_pretrained_a_fitted_one_is(tmp_path):
 def test_a_fine_tuned_preset_says_what_from(pretrained, tmp_path):
     names = [f"kind {i}" for i in range(3)]
     model = haim_tf.load(tmp_path / "base", num_classes=3)
-    model.compile()
-    data = haim_tf.data.ImageData(IMAGES, np.arange(8) % 3, class_names=names)
+    model.compile(run_eagerly=True)
+    data = haim_tf.data.ImageData(IMAGES, np.arange(8) % 3, class_names=names, name="my pictures")
     model.fit(haim_tf.data.Batches(data, 8, steps=1), shuffle=False, verbose=0)
     metadata = metadata_of(model, tmp_path)
     assert metadata["pretrained"] is True and metadata["class_names"] == names
     assert metadata["training"]["fine-tuned from"].startswith("base (sha256 ")
     assert "Noise; terms: free" in metadata["training"]["fine-tuned from"]
+    assert metadata["dataset"] == {"name": "my pictures"}
     card = (tmp_path / "saved" / "README.md").read_text()
     assert "fine-tuned from: base" in card and "mean nothing" not in card
 
@@ -54,7 +55,7 @@ def test_a_copy_says_what_of(pretrained, tmp_path):
 
 
 def test_it_survives_copies_and_files(pretrained, tmp_path):
-    pretrained.compile()
+    pretrained.compile(run_eagerly=True)
     pretrained.fit(IMAGES, np.zeros(8, "int32"), verbose=0)
     pretrained.save(tmp_path / "m.keras")
     for other in (copy.deepcopy(pretrained), keras.saving.load_model(tmp_path / "m.keras")):
@@ -87,3 +88,15 @@ def test_foreign_settings_of_keras_are_named(name, value, usual):
             haim_tf.load("debug")
     finally:
         getattr(keras.config, f"set_{name}")(usual)
+
+
+def test_codes_that_leave_their_decoders_behind_are_warned_of(pretrained):
+    images = haim_tf.data.Batches(haim_tf.data.ImageData(IMAGES, np.zeros(8, int)), 8, steps=1)
+    pretrained.freeze("decoders")
+    pretrained.compile()
+    with pytest.warns(
+        UserWarning, match="codes of level 1 are trained, and decoder_1 and decoder_2, made for"
+    ):
+        pretrained.fit(images, shuffle=False, verbose=0)
+    assert not list(pretrained.left_behind(["decoder_1", "decoder_2", "prior"]))
+    assert not list(pretrained.left_behind(pretrained.parts))

@@ -8,7 +8,7 @@ import numpy as np
 import haim_tf
 
 
-def test_compiled_model_trains_on_after_loading(tmp_path):
+def test_compiled_model_trains_on_after_loading(eagerly, tmp_path):
     model = haim_tf.HierarchicalModel(
         image_shape=(8, 8, 1), levels=[], prior={"width": 4, "blocks": 1}, num_classes=8
     )

@@ -343,7 +343,7 @@ def test_losses_are_nats_per_element(trained):
 
 def test_unconditional_model_trains_on_images_alone_with_validation():
     model = make(num_classes=None, num_levels=0)
-    model.compile()
+    model.compile(run_eagerly=True)
     history = model.fit(IMAGES, batch_size=12, validation_data=IMAGES[:6], verbose=0).history
     assert {"loss", "bits_per_dim", "val_bits_per_dim", "gradient_norm_prior"} <= set(history)
     data = tf.data.Dataset.from_tensor_slices(IMAGES).batch(12)

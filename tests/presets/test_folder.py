@@ -51,7 +51,7 @@ def model():
     model = tiny_model()
     model.class_names = ["a", "b", "c"]
     # Trained a little: an optimizer is there, and codebook and moving averages hold something.
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(images_of(model, 8), np.arange(8) % 3, batch_size=4, verbose=0)
     return model
 
@@ -216,7 +216,7 @@ def test_models_at_the_papers_scale_are_listed_as_not_pretrained(name):
         haim_tf.load(name, weights=True)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="takes a training step of the two largest models")
 @pytest.mark.parametrize("name", ["imagenet128", "imagenet256"])
 def test_models_at_the_papers_scale_train(name):
     with pytest.warns(UserWarning, match="RANDOM"):
@@ -362,6 +362,13 @@ def test_other_number_of_classes_keeps_all_but_the_class_embedding(model, saved)
     assert haim_tf.load(saved, num_classes=3).class_names == ["a", "b", "c"]
 
 
+def test_classes_that_the_preset_knows_keep_their_rows(model, saved):
+    loaded = haim_tf.load(saved, class_names=["d", "C", "a"])
+    old, new = (np.asarray(m.prior.embed_label.embeddings) for m in (model, loaded))
+    np.testing.assert_array_equal(new[1:], old[[2, 0]])
+    np.testing.assert_allclose(new[0], old.mean(0), rtol=1e-6)
+
+
 def test_unconditional_preset_becomes_conditional(tmp_path):
     model = tiny_model(num_classes=None)
     model.save_to_preset(tmp_path / "new", metadata={"class_names": ["of", "the", "data"]})
@@ -372,6 +379,7 @@ def test_unconditional_preset_becomes_conditional(tmp_path):
     for name, value in ours.items():
         np.testing.assert_array_equal(value, theirs[name])
     assert haim_tf.load(tmp_path / "new").class_names is None
+    assert not np.asarray(theirs["prior/embed_label/embeddings"]).any()  # So that nothing changes at first.
 
 
 def test_misfit_is_found_with_another_number_of_classes(preset):

@@ -1,12 +1,14 @@
 """The page at `/`, in a real browser without a screen."""
 
 import base64
+import io
 import os
 import shutil
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import haim_tf
 from haim_tf import saved_model
@@ -19,7 +21,7 @@ from running import Running
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(reason="starts a server and a browser"),
     pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed"),
 ]
 FLAGS = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"]
@@ -79,7 +81,7 @@ def test_pick_sample_and_vary(server, browser, tmp_path):
     assert browser.title == "debug, version 1"
     select = Select(browser.find_element("id", "label"))
     assert [option.text for option in select.options][:2] == ["zero", "one"]
-    for name, own in (("temperature", "0.5 0.9 1"), ("guidance", "1.5")):
+    for name, own in (("temperature", "0.5 0.9 1"), ("top_p", "1"), ("guidance", "1.5")):
         field = browser.find_element("id", name)
         assert (field.get_attribute("placeholder"), field.get_attribute("value")) == (own, "")
     _, answer = server.ask("/sample", {"instances": [{"label": 0, "seed": [0, i]} for i in range(8)]})
@@ -89,14 +91,16 @@ def test_pick_sample_and_vary(server, browser, tmp_path):
     select.select_by_visible_text("seven")
     set_to("seed", 3)
     set_to("temperature", 0.8)
+    set_to("top_p", 0.9)
     set_to("guidance", 4)
+    sampling = {"temperature": 0.8, "top_p": 0.9}
     first = pictures(browser, "#samples")
     browser.find_element("id", "sample").click()
     wait(lambda: status().startswith("Pick") and pictures(browser, "#samples") != first)
     shown = pictures(browser, "#samples")
     _, answer = server.ask(
         "/sample",
-        {"instances": [{"label": 7, "seed": [3, i], "temperature": 0.8, "guidance": 4} for i in range(8)]},
+        {"instances": [{"label": 7, "seed": [3, i], **sampling, "guidance": 4} for i in range(8)]},
     )
     assert shown == [base64.b64decode(x["image_bytes"]["b64"]) for x in answer["predictions"]]
 
@@ -109,10 +113,34 @@ def test_pick_sample_and_vary(server, browser, tmp_path):
         found = pictures(browser, f"#variations .level:nth-of-type({place})")
         assert found[0] == shown[2] and len(set(found)) == 9
         codes = answer["predictions"][0][f"codes_{level}"]
-        rows = [{f"codes_{level}": codes, "seed": [4, i], "temperature": 0.8} for i in range(8)]
+        rows = [{f"codes_{level}": codes, "seed": [4, i], **sampling} for i in range(8)]
         _, decoded = server.ask(f"/decode_level_{level}", {"instances": rows, "outputs": ["image_bytes"]})
         assert found[1:] == [base64.b64decode(x["image_bytes"]["b64"]) for x in decoded["predictions"]]
     browser.save_screenshot(str(tmp_path / "page.png"))  # To look at: --basetemp says where.
+
+    # A picture of one's own, wider than it is high: its centre, shown, measured and varied.
+    centre = np.random.default_rng(0).integers(0, 256, (16, 16, 3), "uint8")
+    picture = np.concatenate([np.zeros((16, 4, 3), "uint8"), centre, np.zeros((16, 4, 3), "uint8")], axis=1)
+    Image.fromarray(picture).save(tmp_path / "own.png")
+    browser.find_element("id", "own").send_keys(str(tmp_path / "own.png"))
+    wait(lambda: "bits/dim at most, as seven" in status())
+    (shown,) = pictures(browser, "#samples")
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown)).convert("RGB")), centre)
+    _, answer = server.ask("/log_prob", {"instances": [{"image": centre.tolist(), "label": 7}]})
+    told = answer["predictions"][0]
+    assert status().startswith(f"{told['bits_per_dim']:.3f} bits/dim")
+    assert f"prior {told['bits_per_dim_prior']:.3f})" in status()
+    _, answer = server.ask("/encode", {"instances": [{"image": centre.tolist()}]})
+    for place, level in ((1, 2), (2, 1)):
+        codes = answer["predictions"][0][f"codes_{level}"]
+        rows = [{f"codes_{level}": codes, "seed": [4, i], **sampling} for i in range(8)]
+        _, decoded = server.ask(f"/decode_level_{level}", {"instances": rows, "outputs": ["image_bytes"]})
+        found = pictures(browser, f"#variations .level:nth-of-type({place})")
+        assert found[1:] == [base64.b64decode(x["image_bytes"]["b64"]) for x in decoded["predictions"]]
+    browser.save_screenshot(str(tmp_path / "own_picture.png"))
+    (tmp_path / "own.txt").write_text("no picture")
+    browser.find_element("id", "own").send_keys(str(tmp_path / "own.txt"))
+    wait(lambda: status() == "own.txt must be a picture that this browser can read")
 
     set_to("temperature", 101)
     browser.find_element("id", "sample").click()

@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../export"))
 from running import REPOSITORY, Running
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(reason="starts a Ray cluster")
 READ_SECONDS = 3
 COUNT = 24
 GOOD = {"label": 1, "seed": [0, 1]}

@@ -11,6 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from haim_tf import training
 from haim_tf.data import Batches, ImageData
@@ -57,6 +58,7 @@ if sys.argv[1] == "mirrored":
     tf.distribute.MirroredStrategy = lambda: mirrored(["CPU:0", "CPU:1"])
 from haim_tf import training
 from haim_tf.training import stages
+stages._save_pictures = lambda *args: None
 stage, kept = stages._train_stage, {}
 def train_stage(model, *args):
     stage(model, *args)
@@ -83,9 +85,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_process(folder):
-    return training.train(
-        training.read_recipe(RECIPE), folder / "images.npz", folder / "one_process", verbose=False
-    )
+    """Without a program, and without pictures, whose making takes long and which are not the point."""
+    tf.config.run_functions_eagerly(True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.stages, "_save_pictures", lambda *arguments: None)
+        model = training.train(
+            training.read_recipe(RECIPE), folder / "images.npz", folder / "one_process", verbose=False
+        )
+    tf.config.run_functions_eagerly(False)
+    return model
 
 
 def start(folder, strategy, output, weights, worker=None, ports=()):
@@ -152,7 +160,7 @@ def test_two_devices_train_as_one(folder, one_process):
     check(folder, "mirrored", copies, one_process)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts two to four processes that train together")
 def test_two_workers_train_as_one(folder, one_process):
     finish(folder, start_workers(folder, "workers"))
     copies = [copy for i in range(2) for copy in copies_in(folder / f"workers_{i}.npz")]
@@ -160,7 +168,7 @@ def test_two_workers_train_as_one(folder, one_process):
     check(folder, "workers", copies, one_process)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts two to four processes that train together")
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_and_its_peer_go_on_from_the_checkpoint(folder, one_process, victim):
     output = f"killed_{victim}"
@@ -195,6 +203,11 @@ def test_a_strategy_that_cannot_be_had_is_named(monkeypatch):
     assert strategy_named("none") is None
     with pytest.raises(ValueError, match="mirrored, multi_worker, got 'several'"):
         strategy_named("several")
+    message = (
+        "'data_parallel' must run under Keras' backend 'jax', got 'tensorflow', which has none, mirrored"
+    )
+    with pytest.raises(ValueError, match=message):
+        strategy_named("data_parallel")
     for config in ("", "{", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'):
         monkeypatch.setenv("TF_CONFIG", config)
         with pytest.raises(ValueError, match="TF_CONFIG"):

@@ -12,6 +12,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import haim_tf
 from haim_tf import training
@@ -28,10 +29,10 @@ RECIPE = {
                 "code_dim": 4,
                 "width": 8,
                 "blocks": 1,
-                "decoder": {"width": 8, "blocks": 2, "dropout": 0.1, "condition_width": 8},
+                "decoder": {"width": 8, "blocks": 1, "dropout": 0.1, "condition_width": 8},
             }
         ],
-        "prior": {"width": 8, "blocks": 2, "attention": [0]},
+        "prior": {"width": 8, "blocks": 1, "attention": [0]},
     },
     "batch_size": 8,
     "flip": True,
@@ -56,6 +57,16 @@ RECIPE = {
 }
 
 
+# As few intervals as there are places to stop at: the end of a stage's steps, between stages, within one.
+SHORT = {
+    **RECIPE,
+    "stages": [
+        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
+        {"train": ["decoders", "prior"], "steps": 6, "learning_rate": 0.01, "warmup": 2},
+    ],
+}
+
+
 class KilledError(Exception):
     pass
 
@@ -74,6 +85,30 @@ def whole_run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
     model = training.train(training.read_recipe(RECIPE), data, folder, verbose=False)
     return folder, model
+
+
+@pytest.fixture(scope="module")
+def eager_run(data, tmp_path_factory):
+    """The model of a whole short run without programs, as the runs that are compared with it."""
+    tf.config.run_functions_eagerly(True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.stages, "_save_pictures", lambda *arguments: None)
+        folder = tmp_path_factory.mktemp("eager") / "run"
+        model = training.train(training.read_recipe(SHORT), data, folder, verbose=False)
+    tf.config.run_functions_eagerly(False)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _quickly(eagerly, monkeypatch):
+    """A few steps are quickest without a program, and pictures need one for each network; `whole_run`, which
+    is made before this applies, has both."""
+    monkeypatch.setattr(training.stages, "_save_pictures", lambda *arguments: None)
+
+
+@pytest.fixture
+def compiled():
+    tf.config.run_functions_eagerly(False)
 
 
 def rows_of(folder):
@@ -101,11 +136,10 @@ def test_a_run_leaves_a_preset_a_log_and_pictures(whole_run, data):
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 4])
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
 def test_an_interrupted_run_goes_on_as_if_it_never_stopped(
-    whole_run, data, tmp_path, monkeypatch, stop_after
+    eager_run, data, tmp_path, monkeypatch, stop_after
 ):
-    _, expected = whole_run
     saves = []
     save = training.RunFolder.save
 
@@ -115,16 +149,16 @@ def test_an_interrupted_run_goes_on_as_if_it_never_stopped(
         if len(saves) == stop_after:
             raise KilledError
 
-    recipe = training.read_recipe(RECIPE)
+    recipe = training.read_recipe(SHORT)
     with monkeypatch.context() as patch:
         patch.setattr(training.RunFolder, "save", save_then_die)
         with pytest.raises(KilledError):
             training.train(recipe, data, tmp_path / "run", verbose=False)
     assert not (tmp_path / "run" / "preset").exists()
     model = training.train(recipe, data, tmp_path / "run", verbose=False)
-    for mine, other in zip(model.weights, expected.weights, strict=True):
+    for mine, other in zip(model.weights, eager_run.weights, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6, err_msg=mine.path)
-    assert len(rows_of(tmp_path / "run")) == 5
+    assert len(rows_of(tmp_path / "run")) == 3
 
 
 def test_a_finished_run_is_not_trained_again(whole_run, data):
@@ -135,7 +169,7 @@ def test_a_finished_run_is_not_trained_again(whole_run, data):
     np.testing.assert_array_equal(model.prior.last.kernel, expected.prior.last.kernel)
 
 
-def test_kill_9_in_the_middle_then_resume(whole_run, data, tmp_path):
+def test_kill_9_in_the_middle_then_resume(whole_run, compiled, data, tmp_path):
     _, expected = whole_run
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(RECIPE))
@@ -249,6 +283,69 @@ def test_crops_are_for_main_decoders(data, tmp_path, train):
         training.train(training.read_recipe({**RECIPE, "stages": [stage]}), data, tmp_path / "run")
 
 
+def test_turned_images_meet_their_own_codes_and_balance_is_told(data, tmp_path, monkeypatch):
+    recipe = training.read_recipe({**RECIPE, "turns": True, "balance": 0.5})
+    batches, seen = haim_tf.data.Batches, []
+
+    def spy(data, batch_size, **options):
+        seen.append(batches(data, batch_size, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(haim_tf.data, "Batches", spy)
+    model = training.train(recipe, data, tmp_path / "run", verbose=False)
+    first, last = seen
+    assert all((b.flip, b.turns, b.balance) == (True, True, 0.5) for b in seen)
+    assert first.codes is None and last.codes[0].shape == (8, 80, 4, 4)
+    for step in range(3):
+        batch = last[step][0]
+        np.testing.assert_array_equal(batch["codes"][0], model.encode(batch["images"])[0])
+    told = json.loads((tmp_path / "run" / "preset" / "metadata.json").read_text())["training"]
+    assert told["augmentation"] == "flips and quarter turns"
+    assert told["classes"] == "drawn more evenly: an image of a class of n by n ** -0.5"
+    card = (tmp_path / "run" / "preset" / "README.md").read_text()
+    assert "- classes: drawn more evenly" in card and "- augmentation: flips and quarter turns" in card
+
+
+def test_turns_and_balance_that_the_data_cannot_have_are_known_before_step_1(tmp_path):
+    images = np.zeros((20, 8, 8, 1), "uint8")
+    np.savez(tmp_path / "unlabelled.npz", images=images)
+    np.savez(tmp_path / "labelled.npz", images=images, labels=np.arange(20) % 3)
+    model, wide = ({**RECIPE["model"], "num_classes": None, "image_shape": [8, w, 1]} for w in (8, 12))
+    for change, source, message in (
+        ({"model": model, "balance": 1}, "unlabelled.npz", "balance must be 0 unless images have labels"),
+        ({"model": wide, "turns": True}, "labelled.npz", "turns must be false unless .* got 8x12"),
+    ):
+        recipe = training.read_recipe({**RECIPE, "holdout": 0, **change})
+        with pytest.raises(ValueError, match=message):
+            training.train(recipe, tmp_path / source, tmp_path / "run", verbose=False)
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_classes_of_the_data(data, tmp_path):
+    stage = {"train": ["prior"], "steps": 3, "learning_rate": 0.01}
+    model = {**RECIPE["model"], "num_classes": "data"}
+    recipe = training.read_recipe({**RECIPE, "model": model, "stages": [stage]})
+    names = with_names(data, tmp_path, ["a", "b", "c", "d"])
+    for source, classes in ((data, 3), (names, 4)):
+        folder = tmp_path / str(classes)
+        for _ in range(2):  # The second time it is there already.
+            assert training.train(recipe, source, folder, verbose=False).num_classes == classes
+        assert json.loads((folder / "recipe.json").read_text())["model"]["num_classes"] == classes
+    assert haim_tf.load(folder / "preset").class_names == ["a", "b", "c", "d"]
+    np.savez(tmp_path / "unlabelled.npz", images=np.zeros((40, 8, 8, 1), "uint8"))
+    with pytest.raises(ValueError, match="has the classes of its data, but .*unlabelled.npz has no labels"):
+        training.train(recipe, tmp_path / "unlabelled.npz", tmp_path / "none", verbose=False)
+
+
+def test_a_run_of_before_there_was_balance_goes_on(whole_run, data, tmp_path):
+    recipe = training.read_recipe(RECIPE)
+    old = {key: value for key, value in recipe.items() if key not in ("balance", "turns")}
+    (tmp_path / "recipe.json").write_text(json.dumps(old))
+    training.RunFolder(tmp_path, recipe).close()
+    with pytest.raises(ValueError, match="another recipe"):
+        training.RunFolder(tmp_path, {**recipe, "balance": 0.5})
+
+
 def test_the_zoo_recipes_own_path_in_smoke_mode(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(
@@ -262,6 +359,60 @@ def test_the_zoo_recipes_own_path_in_smoke_mode(tmp_path):
         model = training.train(recipe, tmp_path / "images.npz", folder, verbose=False)
         assert model.num_levels == (0 if variant else 2)
         assert (folder / "preset" / "model.weights.h5").exists()
+
+
+def test_a_recipe_runs_on_a_tfds_set_by_name_with_its_classes(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    stages = [{"train": ["codes"], "steps": 3, "learning_rate": 0.01}, *RECIPE["stages"][1:]]
+    model = {**RECIPE["model"], "image_shape": [8, 8, 3], "num_classes": "data"}
+    change = {"model": model, "stages": stages, "turns": True, "balance": 0.5, "holdout": 4}
+    with tfds.testing.mock_data(num_examples=20):  # Of random sizes, each with a label of its own.
+        trained = training.train(
+            training.read_recipe({**RECIPE, **change}), "plant_village", tmp_path / "run", verbose=False
+        )
+    assert trained.num_classes == 38 and trained.class_names[1] == "Apple___Black_rot"
+    assert trained.image_shape == (8, 8, 3)
+    known = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert (known["source"], known["images"]) == ("plant_village", 20)
+    assert haim_tf.load(tmp_path / "run" / "preset").sample(1, labels="Apple___Black_rot").shape == (
+        1,
+        8,
+        8,
+        3,
+    )
+
+
+def test_the_leaves_recipe_keeps_its_promises():
+    recipe, flat, masked = (
+        training.read_recipe("plant_village128", variant=variant) for variant in (None, "flat", "masked")
+    )
+    model, plain, other = (
+        haim_tf.HierarchicalModel(**{**each["model"], "num_classes": 15}) for each in (recipe, flat, masked)
+    )
+    assert model.grid_shapes == [(128, 128), (32, 32), (16, 16), (8, 8)]
+    for network, (height, _) in zip(model.networks, model.grid_shapes, strict=True):
+        assert height <= 16 or not network.attention
+    assert model.prior.label_dropout and model.count_params() < 8e6
+    # Autoencoders stay in float32, the rest is stored in float16.
+    exact = sum(layer.count_params() for layer in model.autoencoders)
+    assert 4 * exact + 2 * (model.count_params() - exact) < 20e6
+    assert plain.prior.count_params() == pytest.approx(model.decoders[0].count_params(), rel=0.03)
+    last, only = recipe["stages"][-1], flat["stages"][0]
+    assert {**last, "train": ["prior"]} == only
+    assert other.autoencoders[0].decoder.teacher is not None
+    same = [{k: v for k, v in level.items() if k != "auxiliary"} for level in masked["model"]["levels"]]
+    assert {**masked["model"], "levels": same} == recipe["model"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [None, "flat", "masked"])
+def test_the_leaves_recipe_s_own_path_in_smoke_mode(tmp_path, variant):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    recipe = training.read_recipe("plant_village128", variant=variant, smoke=True)
+    with tfds.testing.mock_data(num_examples=24):
+        model = training.train(recipe, "plant_village", tmp_path / "run", verbose=False)
+    assert model.num_classes == 38 and model.num_levels == (0 if variant == "flat" else 3)
+    assert haim_tf.load(tmp_path / "run" / "preset").class_names == model.class_names
 
 
 @pytest.mark.parametrize(
@@ -291,6 +442,8 @@ def test_a_wrong_recipe_is_named(change, message):
         ({"batch_size": 0}, "a recipe's batch_size must be an integer of at least 1, got 0"),
         ({"interval": 0}, "a recipe's interval must be an integer of at least 1, got 0"),
         ({"flip": "yes"}, "a recipe's flip must be true or false, got 'yes'"),
+        ({"turns": 1}, "a recipe's turns must be true or false, got 1"),
+        ({"balance": -1}, "a recipe's balance must be a number of at least 0 and at most 1, got -1"),
         ({"rare_codes_below": 2}, "a recipe's rare_codes_below must be .* got 2"),
         ({"precision": "float8"}, "a recipe's precision must be one of float32, .*, got 'float8'"),
         ({"model": {"mixtures": float("nan")}}, "the recipe.model.mixtures must be a finite number, got nan"),
@@ -479,6 +632,26 @@ def test_batch_sizes_and_averages_are_a_stage_s_own(data, tmp_path, monkeypatch)
     assert compiled == [None, 0.5, None]
     metadata = json.loads((tmp_path / "run" / "preset" / "metadata.json").read_text())
     assert metadata["training"]["images_seen"] == [24, 48, 24]
+
+
+def test_the_learning_rate_rises_then_falls_along_a_cosine(data, tmp_path, monkeypatch):
+    losses, rates = haim_tf.HierarchicalModel.losses_and_statistics, []
+
+    def spy(self, *args, training=False, **kwargs):
+        if training:
+            rates.append(float(self.optimizer.learning_rate))
+        return losses(self, *args, training=training, **kwargs)
+
+    monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
+    stages = [{"steps": 9, "learning_rate": 0.02, "warmup": 4}, {"steps": 3, "learning_rate": 0.01}]
+    recipe = {**RECIPE, "model": RECIPE["variants"]["flat"]["model"], "stages": stages}
+    training.train(training.read_recipe(recipe), data, tmp_path / "run", verbose=False)
+
+    def cosine(peak, steps):
+        return [peak * (0.01 + 0.99 * (1 + np.cos(np.pi * i / steps)) / 2) for i in range(steps)]
+
+    expected = [0.0, 0.005, 0.01, 0.015, *cosine(0.02, 5), *cosine(0.01, 3)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 def test_an_average_reaches_back_a_tenth_of_the_steps_at_most():

@@ -1,0 +1,97 @@
+"""Where Keras' backends differ, for all who use them: programs, devices, what one of them lacks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+
+def is_tensorflow() -> bool:
+    """Whether Keras runs on TensorFlow."""
+    return keras.backend.backend() == "tensorflow"
+
+
+def in_a_graph() -> bool:
+    """Whether TensorFlow is tracing the code that asks."""
+    if not is_tensorflow():
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()
+
+
+def require_tensorflow(what: str) -> None:
+    """A ValueError unless Keras runs on TensorFlow; `what`, such as "the export", begins it."""
+    if not is_tensorflow():
+        raise ValueError(
+            f"{what} must run under Keras' TensorFlow backend (KERAS_BACKEND=tensorflow), "
+            f"got {keras.backend.backend()!r}"
+        )
+
+
+def has_accelerator() -> bool:
+    """Whether Keras computes on something else than the processor."""
+    devices = keras.distribution.list_devices()  # The best kind that there is, such as "gpu:0".
+    return bool(devices) and not devices[0].lower().startswith("cpu")
+
+
+@contextlib.contextmanager
+def unoptimized() -> Iterator[None]:
+    """Inside, JAX compiles programs quickly instead of making them quick: those of initial values run once,
+    and take a second or two each to optimize."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+def compiled(function: Callable, layer: keras.Layer, xla: bool = True) -> Callable:
+    """A function of tensors as a program for each combination of their shapes.
+
+    Args:
+        function: pure tensor code. Arguments without a shape are constants of the program, which must be
+            hashable; no keyword arguments.
+        layer: whose variables the function may read; a program sees their values at the time of the call.
+        xla: whether TensorFlow uses XLA too, as JAX always does.
+
+    Returns:
+        The compiled function, under TensorFlow a `tf.function`.
+    """
+    if is_tensorflow():
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=xla or None, reduce_retracing=not xla, autograph=False)
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    variables, lock = layer.variables, threading.Lock()
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def program(constants, values, tensors):
+        tensors = iter(tensors)
+        args = [next(tensors) if constant is None else constant[0] for constant in constants]
+        # As an input: JAX would make constants of variables that are just read.
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*args)
+
+    def run(*args: Any) -> Any:
+        constants = tuple(None if hasattr(x, "shape") else (x,) for x in args)
+        tensors = [x for x in args if hasattr(x, "shape")]
+        # Threads that ask for a new program at once would each compile it; it runs outside of the lock.
+        with lock:
+            return program(constants, [v.value for v in variables], tensors)
+
+    return run

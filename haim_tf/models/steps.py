@@ -1,0 +1,142 @@
+"""One step of training under each backend: one forward pass, gradients clipped part by part, an update."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import keras
+from keras import ops
+
+from haim_tf.layers import collectives
+from haim_tf.layers.types import Tensor
+
+if TYPE_CHECKING:
+    from haim_tf.models import HierarchicalModel
+
+# Of the trainable and other variables, of the optimizer's and of the metrics', lists of tensors.
+State = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
+
+
+def tensorflow_step(model: HierarchicalModel, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Trains on a batch, a dict as `losses_and_statistics` takes it; returns the metrics' values by name."""
+    import tensorflow as tf
+
+    variables = model.trainable_variables
+    # Not 1 only under mixed_float16, whose gradients are scaled up so as not to vanish.
+    scale = model.optimizer.scale_loss(1.0)
+    with tf.GradientTape() as tape:
+        losses, statistics = model.losses_and_statistics(**batch, training=True)
+        scaled = sum(losses.values()) * scale
+    gradients = tape.gradient(scaled, [v.value for v in variables])
+    # An embedding's sparse gradient holds a row an occurrence, whose norm is not the gradient's.
+    known = {
+        v.path: tf.convert_to_tensor(g) for v, g in zip(variables, gradients, strict=True) if g is not None
+    }
+    # Of the global batch before they are clipped, where replicas share it in equal parts.
+    known = dict(zip(known, collectives.mean(list(known.values())), strict=True))
+    clipped, norms = _clip_by_part(model, losses, known, scale)
+    # Keras' optimizer sums over the replicas, whose gradients are alike by now.
+    share = 1 / collectives.place()[1]
+    gradients = [clipped[v.path] * share if v.path in clipped else None for v in variables]
+    model.optimizer.apply(gradients, variables)
+    return model._trackers.update(_values(losses, statistics, norms), batch["images"])
+
+
+def jax_step(
+    model: HierarchicalModel, state: State, batch: dict[str, Any]
+) -> tuple[dict[str, Tensor], State]:
+    """The same as a pure function, as Keras' JAX trainer calls it; returns the values and the new state."""
+    import jax
+
+    trainable, others, optimizer, metrics = state
+    variables = model.trainable_variables
+    with _holding(model.optimizer.variables, optimizer):
+        scale = model.optimizer.scale_loss(1.0)
+
+    def scaled_loss(trainable):
+        held = [*variables, *model.non_trainable_variables]
+        with _holding(held, [*trainable, *others]) as scope:
+            losses, statistics = model.losses_and_statistics(**batch, training=True)
+        changed = [scope.get_current_value(v) for v in model.non_trainable_variables]
+        return sum(losses.values()) * scale, (losses, statistics, changed)
+
+    gradients, (losses, statistics, others) = jax.grad(scaled_loss, has_aux=True)(trainable)
+    paths = [v.path for v in variables]
+    clipped, norms = _clip_by_part(model, losses, dict(zip(paths, gradients, strict=True)), scale)
+    trainable, optimizer = model.optimizer.stateless_apply(optimizer, [clipped[p] for p in paths], trainable)
+    with _holding(model.metrics_variables, metrics) as scope:
+        logs = model._trackers.update(_values(losses, statistics, norms), batch["images"])
+    metrics = [scope.get_current_value(v) for v in model.metrics_variables]
+    return logs, (list(trainable), others, list(optimizer), metrics)
+
+
+def several_jax_steps(model: HierarchicalModel) -> Callable[[State, Iterator], tuple[dict, State]]:
+    """Keras' `train_function` of a model: `steps_per_execution` steps in one program, batches put together on
+    the device, so that nothing waits for Python between them."""
+    import jax
+
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    shardings = None
+    if keras.distribution.distribution() is not None:
+        shardings = (None, tuple([v.value.sharding for v in group] for group in groups))
+
+    def step(state, batch):
+        logs, state = model.train_step(state, batch)
+        return state, logs
+
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=shardings)
+    def program(state, batches):
+        stacked = jax.tree.map(lambda *parts: ops.stack(parts), *batches)
+        state, logs = jax.lax.scan(step, state, stacked)
+        return jax.tree.map(lambda values: values[-1], logs), state
+
+    def run(state, iterator):
+        batches = list(itertools.islice(iterator, model.steps_per_execution))
+        if not batches:
+            raise StopIteration
+        sizes = [jax.tree.map(lambda x: x.shape, batch) for batch in batches]
+        if sizes[-1] != sizes[0]:  # The last of all may hold fewer images.
+            _, state = program(state, batches[:-1])
+            batches = batches[-1:]
+        return program(state, batches)
+
+    return run
+
+
+def _holding(variables, values):
+    """A scope in which Keras' variables have these values, and keep what is assigned to them to the scope."""
+    return keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True)))
+
+
+def _clip_by_part(
+    model: HierarchicalModel, names: Iterable[str], gradients: dict[str, Tensor], scale: Tensor | float
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gradients by path, those of each named part scaled down to the norm allowed; the norms by part.
+
+    Gradients are those of a loss times `scale`; norms are without it.
+    """
+    gradients, norms = dict(gradients), {}
+    for name in names:
+        paths = [v.path for v in model.parts[name].trainable_variables if v.path in gradients]
+        norm = ops.sqrt(sum(ops.sum(ops.square(ops.cast(gradients[path], "float32"))) for path in paths))
+        if model._clip_norm:
+            limit = model._clip_norm * scale
+            factor = limit / ops.maximum(norm, limit)
+            gradients.update({path: gradients[path] * factor for path in paths})
+        norms[name] = norm / scale
+    return gradients, norms
+
+
+def _values(losses, statistics, norms):
+    """What a step is watched by, by the metrics' names."""
+    named = {f"loss_{name}": loss for name, loss in losses.items()}
+    norms = {f"gradient_norm_{name}": norm for name, norm in norms.items()}
+    return {"loss": sum(losses.values()), **named, **statistics, **norms}

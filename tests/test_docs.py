@@ -1,0 +1,248 @@
+"""The documentation: snippets run, the reference has every name, tables every key, links lead somewhere."""
+
+import configparser
+import importlib
+import inspect
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import haim_tf
+from haim_tf.models.hierarchy import LEVEL_KEYS, OPTIONAL_LEVEL_KEYS
+from haim_tf.networks import AutoregressiveNetwork, PixelCNN
+from haim_tf.training import read_recipe
+from haim_tf.training.recipe import DEFAULTS, STAGE_DEFAULTS, STAGE_OVERRIDES, check_recipe, with_classes_of
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# Snippets: what stands in for what takes long; `make test-slow` runs them as they stand.
+TINY = {"(28, 28, 1)": "(16, 16, 3)", "(32, 32, 3)": "(16, 16, 3)"}
+TINY |= {f'load("{name}"': 'load("debug"' for name in ("fashion_mnist28", "imagenet32", "imagenet64")}
+QUICK = {
+    "README.md": {**TINY, '"Ankle boot"': '"three"', "steps_per_epoch=200, epochs=5": "steps_per_epoch=2"},
+    "docs/likelihood.md": {
+        **TINY,
+        "(28, 28)": "(16, 16)",
+        "rows=14": "rows=8",
+        "candidates=16": "candidates=2",
+    },
+    "docs/recipes.md": {},
+    "docs/parts.md": {},
+    "docs/serving.md": {},
+}
+# Those that cost little as they stand.
+CHEAP = {"docs/recipes.md", "docs/parts.md", "docs/serving.md"}
+# Tests of its own run it, tests/test_finetuning.py.
+ELSEWHERE = {"docs/finetuning.md"}
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def snippets(path, language="python"):
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M)
+
+
+def test_every_page_with_snippets_is_run():
+    assert {name_of(path) for path in PAGES if snippets(path)} == set(QUICK) | ELSEWHERE
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder with what the pages take for granted."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for label in range(10):
+            folder = tmp_path / "my_folder" / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                image = rng.integers(0, 40, (32, 32, 3)) + 20 * label
+                Image.fromarray(image.astype("uint8")).save(folder / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(name, place, replaced):
+    path = ROOT / name
+    if name == "docs/recipes.md":  # The page's own example is checked below; here is a small one.
+        level = {"downsampling": 2, "codebook_size": 8, "code_dim": 4, "width": 4, "blocks": 1}
+        model = {"image_shape": [8, 8, 3], "levels": [{**level, "decoder": {"width": 4, "blocks": 1}}]}
+        model["prior"] = {"width": 4, "blocks": 1}
+        recipe = {"model": model, "stages": [{"steps": 250, "learning_rate": 0.01}]}
+        (place / "my_recipe.json").write_text(json.dumps(recipe))
+    if name == "docs/serving.md":
+        haim_tf.saved_model.export(
+            haim_tf.load("debug"), place / "models/fashion_mnist28", batch_sizes=[1], warmup=False, xla=False
+        )
+    found = {}
+    for code in snippets(path):
+        for old, new in replaced.items():
+            code = code.replace(old, new)
+        exec(compile(code, str(path), "exec"), found)
+    return found
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_snippets_run(name, place):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    own = {old: new for old, new in QUICK[name].items() if old not in TINY}
+    assert all(old in text for old in own), "the page has changed: so must what stands in for its parts"
+    found = run(name, place, QUICK[name])
+    if name == "README.md":
+        assert found["codes"] and (place / "my_model" / "model.weights.h5").is_file()
+    elif name == "docs/recipes.md":
+        assert isinstance(haim_tf.load("runs/mine/preset"), type(found["model"]))
+    elif name == "docs/parts.md":
+        assert isinstance(found["again"].autoencoders[0].decoder, found["LinearDecoder"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*QUICK, *ELSEWHERE} - CHEAP))
+def test_snippets_run_as_they_stand(name, place):
+    run(name, place, {})
+
+
+# Notebooks --------------------------------------------------------------------------------------------------
+
+NOTEBOOKS = sorted((ROOT / "docs/tutorials").glob("*.ipynb"))
+
+
+def code_of(path):
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_as_they_were_executed_and_small(path):
+    assert [cell["execution_count"] for cell in code_of(path)] == list(range(1, len(code_of(path)) + 1))
+    outputs = [output for cell in code_of(path) for output in cell["outputs"]]
+    assert outputs and not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert path.stat().st_size < 1_000_000
+    assert f"- tutorials/{path.stem}.md\n" in (ROOT / "mkdocs.yml").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    for cell in code_of(path):
+        exec(compile("".join(cell["source"]), str(path), "exec"), found)
+
+
+# The reference ---------------------------------------------------------------------------------------------
+
+
+def test_the_reference_has_every_public_name():
+    listed = []
+    for page in sorted((ROOT / "docs/reference").glob("*.md")):
+        listed += re.findall(r"^::: haim_tf\.(\S+)$", page.read_text(encoding="utf-8"), re.M)
+    assert len(listed) == len(set(listed))
+    packages = [name for name in haim_tf.__all__ if inspect.ismodule(getattr(haim_tf, name))]
+    public = {f"{name}.{each}" for name in packages for each in getattr(haim_tf, name).__all__}
+    assert set(listed) == public
+    for name in listed:
+        package, _, attribute = name.partition(".")
+        assert hasattr(importlib.import_module(f"haim_tf.{package}"), attribute)
+
+
+def test_every_public_name_has_an_example():
+    """But for constants, and for the base classes: docs/parts.md shows one of those at work."""
+    packages = [name for name in haim_tf.__all__ if inspect.ismodule(getattr(haim_tf, name))]
+    lacking = {
+        f"{package}.{name}"
+        for package in packages
+        for name in getattr(haim_tf, package).__all__
+        if callable(part := getattr(getattr(haim_tf, package), name))
+        and not re.search(r"^ *Example:\n +>>> ", part.__doc__ or "", re.M)
+    }
+    assert lacking == {
+        "likelihoods.Likelihood",
+        "networks.AutoregressiveNetwork",
+        "networks.AuxiliaryDecoder",
+    }
+
+
+def test_the_reference_s_first_page_has_every_name_of_the_package():
+    text = (ROOT / "docs/reference/index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| \[?`haim_tf\.(\w+)`", text, re.M)) == set(haim_tf.__all__)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/reference").glob("*.md")), ids=lambda path: path.stem)
+def test_the_site_shows_every_page_of_the_reference(page):
+    assert f"- reference/{page.name}\n" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+def test_the_site_s_environment_is_what_the_extra_says():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    wanted = config["options.extras_require"]["docs"].split()
+    (line,) = re.findall(r"\$\(VENV_DOCS\)/bin/python -m pip install (.*)", (ROOT / "Makefile").read_text())
+    assert shlex.split(line) == wanted
+
+
+# The page on recipes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recipes():
+    return (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+
+
+def table(text, title):
+    """The table under a title: a dict of the names in the first column to the second one's text."""
+    (section,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.S | re.M)
+    rows = {}
+    for keys, second in re.findall(r"^\| (`[^|]*) \| ([^|]*)\|", section, re.M):
+        rows |= {key: second.strip() for key in re.findall(r"`(\w+)`", keys)}
+    return rows
+
+
+def test_every_key_of_a_recipe_is_told(recipes):
+    told = table(recipes, "Keys of a recipe")
+    assert set(told) == {"model", "stages", *DEFAULTS}
+    for key, default in DEFAULTS.items():
+        assert json.loads(told[key].strip("`")) == default, key
+    told = table(recipes, "Keys of a stage")
+    assert set(told) == {"steps", "learning_rate", *STAGE_DEFAULTS, *STAGE_OVERRIDES}
+
+
+def test_every_key_of_a_model_s_parts_is_told(recipes):
+    assert set(table(recipes, "Keys of a level")) == {*LEVEL_KEYS, *OPTIONAL_LEVEL_KEYS}
+    own = inspect.signature(PixelCNN.__init__).parameters
+    given = inspect.signature(AutoregressiveNetwork.__init__).parameters
+    # What the model itself says of a network.
+    known = {"self", "kwargs", "likelihood", "codebook_size", "upsampling", "num_classes", "code_dim"}
+    assert set(table(recipes, "Keys of a main decoder or prior")) == {*own, *given} - known
+
+
+def test_the_example_has_every_key_and_trains(recipes):
+    (text,) = snippets(ROOT / "docs/recipes.md", "json")
+    example = json.loads(text)
+    assert set(example) == {"model", "stages", *DEFAULTS}
+    keys = set().union(*example["stages"])
+    assert keys == {"steps", "learning_rate", *STAGE_DEFAULTS, *STAGE_OVERRIDES}
+    assert set().union(*example["model"]["levels"]) >= {*LEVEL_KEYS, "auxiliary"}
+    images = haim_tf.data.ImageData(np.zeros((600, 32, 32, 3), "uint8"), np.arange(600) % 3)
+    for variant in (None, "flat"):
+        recipe = with_classes_of(read_recipe(example, variant=variant), images)
+        model = haim_tf.HierarchicalModel(**recipe["model"])
+        check_recipe(recipe, model, images)
+
+
+# Links -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md"], ids=name_of
+)
+def test_links_between_files_lead_somewhere(page):
+    """`make docs` checks all of them, anchors too; this much needs no MkDocs."""
+    for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target
