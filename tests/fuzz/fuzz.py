@@ -4,8 +4,9 @@
     python tests/fuzz/fuzz.py --surfaces=pictures,recipes --share=0.1 --seed=1
 
 An input is accepted, or refused with the one line that users get (see `haim_tf.cli.main`). Everything else is
-a fault: another error, the end of the process, no answer in time, a file left behind. Each surface runs in a
-process of its own, which is started anew after a fault; input i of a surface is determined by the seed and i.
+a fault: another error, the end of the process, no answer in time, a file left beside a run or preset that is
+refused. Each surface runs in a process of its own, which is started anew where it ended or did not answer;
+input i of a surface is determined by the seed and i.
 """
 
 import argparse
