@@ -90,6 +90,14 @@ def require_number(
     return number
 
 
+def is_about_arguments(error: Exception) -> bool:
+    """Whether an error that making a model raises is about its arguments: some do not fit, or ask for more
+    memory than there is."""
+    # TensorFlow's own, by its name: it need not be installed.
+    too_large = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    return too_large or isinstance(error, (TypeError, ValueError, OverflowError))
+
+
 def require_kernel_size(name: str, value: Iterable[int]) -> tuple[int, int]:
     """`value` as the sides `(kh, kw)` of a causal kernel, ints of at least 1, `kw` odd.
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from haim_tf.checks import require_int
+from haim_tf.checks import is_about_arguments, require_int
 from haim_tf.presets import weights_file
 from haim_tf.presets.folder import CONFIG, MODEL, WEIGHTS, find, read, sampling_of, weights_path
 from haim_tf.registered import registered_class
@@ -116,5 +116,7 @@ def _start_classes(model, old, names):
 def _build(folder, arguments):
     try:
         return registered_class(MODEL)(**arguments)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
+        if not is_about_arguments(error):
+            raise
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from error

@@ -99,6 +99,8 @@ def read_recipe(
         >>> read_recipe("fashion_mnist28", variant="flat")["seed"]
         0
     """
+    if not isinstance(source, (dict, str, os.PathLike)):
+        raise ValueError(f"a recipe must be a dict, a JSON file or a zoo entry's name, got {source!r:.60}")
     if not isinstance(source, dict):
         source = read_json(_find_recipe(source))
     if not isinstance(source, dict):

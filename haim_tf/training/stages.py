@@ -13,6 +13,7 @@ from keras import ops
 
 from haim_tf import data as haim_data
 from haim_tf import files, presets, progress
+from haim_tf.checks import is_about_arguments
 from haim_tf.models import HierarchicalModel, without_rare_codes
 from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
@@ -115,7 +116,9 @@ def train_on(
 def _model(recipe):
     try:
         return HierarchicalModel(**recipe["model"], dtype=recipe["precision"])
-    except (TypeError, ValueError) as error:
+    except Exception as error:
+        if not is_about_arguments(error):
+            raise
         raise ValueError(f"a recipe's model must be arguments of HierarchicalModel: {error}") from error
 
 

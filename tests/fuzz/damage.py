@@ -1,7 +1,9 @@
 """Seeded damage: bytes and JSON values that are nearly right."""
 
+import contextlib
 import copy
 import json
+import os
 
 # What stands where something else belongs.
 ODD = [
@@ -40,6 +42,18 @@ ODD = [
 
 class RefusedError(Exception):
     """A clear error in another dialect than that of haim_tf's own ValueErrors."""
+
+
+@contextlib.contextmanager
+def leaves_alone(folder, besides=()):
+    """An AssertionError where an error inside leaves new names in a folder, others than `besides`."""
+    before = {*os.listdir(folder), *besides}
+    try:
+        yield
+    except Exception as error:
+        if left := set(os.listdir(folder)) - before:
+            raise AssertionError(f"left behind: {sorted(left)}") from error
+        raise
 
 
 def pick(rng, choices):

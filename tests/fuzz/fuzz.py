@@ -4,8 +4,9 @@
     python tests/fuzz/fuzz.py --surfaces=pictures,recipes --share=0.1 --seed=1
 
 An input is accepted, or refused with the one line that users get (see `haim_tf.cli.main`). Everything else is
-a fault: another error, the end of the process, no answer in time, a file left behind. Each surface runs in a
-process of its own, which is started anew after a fault; input i of a surface is determined by the seed and i.
+a fault: another error, the end of the process, no answer in time, a file left beside a run or preset that is
+refused. Each surface runs in a process of its own, which is started anew where it ended or did not answer;
+input i of a surface is determined by the seed and i.
 """
 
 import argparse
@@ -23,11 +24,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent))
 from damage import RefusedError
+from surfaces import SURFACES, find
 
-# Faults that are shown, one of those that end alike.
-SHOWN = 40
-START_SECONDS = 600
-READY = "ready"
+# Faults of a surface that are shown, one of those that end alike.
+SHOWN = 20
+START_SECONDS = 1200
 
 
 def outcome(surface, rng):
@@ -54,10 +55,11 @@ def generator(seed, name, index):
 
 
 def _work(kind, name, seed, indices, connection):
-    """A child's part: the outcome of each input, sent as soon as it is known."""
+    """A child's part: how long an input may take, then the outcome of each, sent as soon as it is known."""
+    kind = find(name) if kind is None else kind
     with tempfile.TemporaryDirectory() as folder:
         surface = kind(Path(folder))
-        connection.send(READY)
+        connection.send(kind.LIMIT)
         try:
             for index in indices:
                 connection.send((index, *outcome(surface, generator(seed, name, index))))
@@ -65,29 +67,31 @@ def _work(kind, name, seed, indices, connection):
             getattr(surface, "close", lambda: None)()
 
 
-def try_surface(kind, name, seed, count):
-    """Tries `count` inputs on a surface, made by its class; a Counter of outcomes and a list of faults,
+def try_surface(name, seed, count, kind=None):
+    """Tries `count` inputs on the surface of that name, or class; a Counter of outcomes and a list of faults,
     `(index, text)`."""
     counts, faults, next_index = collections.Counter(), [], 0
     while next_index < count:
         ours, theirs = multiprocessing.Pipe(duplex=False)
-        child = multiprocessing.Process(
-            target=_work, args=(kind, name, seed, range(next_index, count), theirs)
-        )
+        arguments = (kind, name, seed, range(next_index, count), theirs)
+        child = multiprocessing.Process(target=_work, args=arguments)
         child.start()
         theirs.close()
-        patience = START_SECONDS
+        limit = None
         while next_index < count:
             try:
-                said = ours.recv() if ours.poll(patience) else f"no answer within {patience} seconds"
+                said = (
+                    ours.recv() if ours.poll(limit or START_SECONDS) else f"no answer within {limit} seconds"
+                )
             except EOFError:
                 child.join()
                 said = f"the process ended with exit code {child.exitcode}"
-            if said == READY:
-                patience = kind.LIMIT
+            if limit is None:
+                if isinstance(said, str):
+                    child.kill()
+                    raise RuntimeError(f"{name} cannot be tried: {said}")
+                limit = said
                 continue
-            if isinstance(said, str) and patience != kind.LIMIT:
-                raise RuntimeError(f"{name} cannot be tried: {said}")
             _, became, text = (next_index, "fault", said) if isinstance(said, str) else said
             counts[became] += 1
             if became == "fault":
@@ -106,25 +110,24 @@ def main():
     parser.add_argument("--share", type=float, default=1.0, help="of each surface's inputs")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    from surfaces import SURFACES
-
     names = arguments.surfaces.split(",") if arguments.surfaces else list(SURFACES)
-    rows, faults = [], []
+    if unknown := set(names) - set(SURFACES):
+        parser.error(f"the surfaces are {', '.join(SURFACES)}, got {', '.join(sorted(unknown))}")
+    rows = []
     for name in names:
-        kind, count = SURFACES[name]
+        count = max(1, round(SURFACES[name][1] * arguments.share))
         began = time.monotonic()
-        counts, found = try_surface(kind, name, arguments.seed, max(1, round(count * arguments.share)))
+        counts, faults = try_surface(name, arguments.seed, count)
         rows.append([name, sum(counts.values()), *(counts[k] for k in ("accepted", "refused", "fault"))])
-        faults += [(name, *fault) for fault in found]
-        print(f"{name}: {time.monotonic() - began:.0f} s, {len(found)} faults", file=sys.stderr, flush=True)
-    alike = {(name, text[-200:]): (name, index, text) for name, index, text in reversed(faults)}
-    for name, index, text in list(alike.values())[:SHOWN]:
-        print(f"--- {name}, input {index}\n{text}", file=sys.stderr)
+        print(f"{name}: {time.monotonic() - began:.0f} s, {len(faults)} faults", file=sys.stderr, flush=True)
+        alike = {text[-200:]: (index, text) for index, text in reversed(faults)}
+        for index, text in list(alike.values())[:SHOWN]:
+            print(f"--- {name}, input {index}\n{text}", file=sys.stderr, flush=True)
     rows.append(["all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])])
     print("| surface | inputs | accepted | refused with a clear error | faults |\n|---|---|---|---|---|")
     for name, *numbers in rows:
         print(f"| {name} | " + " | ".join(f"{number:,}" for number in numbers) + " |")
-    return 1 if faults else 0
+    return 1 if rows[-1][-1] else 0
 
 
 if __name__ == "__main__":

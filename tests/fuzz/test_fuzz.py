@@ -11,7 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parent))
 import fuzz
 from damage import damaged_bytes, damaged_json
-from surfaces import SURFACES
+from surfaces import find
 
 from haim_tf.checks import require_int
 
@@ -28,7 +28,7 @@ SHORT = {
 
 @pytest.mark.parametrize("name", SHORT)
 def test_all_is_accepted_or_refused_clearly(tmp_path, name):
-    surface = SURFACES[name][0](tmp_path)
+    surface = find(name)(tmp_path)
     outcomes = []
     for index in range(SHORT[name]):
         became, text = fuzz.outcome(surface, fuzz.generator(1, name, index))
@@ -63,7 +63,7 @@ class Toy:
 def test_ends_hangs_and_foreign_errors_are_faults():
     ways = [int(fuzz.generator(29, "toy", i).integers(6)) for i in range(7)]
     assert set(ways) == set(range(6))
-    counts, faults = fuzz.try_surface(Toy, "toy", 29, len(ways))
+    counts, faults = fuzz.try_surface("toy", 29, len(ways), Toy)
     assert counts == {
         "fault": sum(way < 4 for way in ways),
         "refused": ways.count(4),

@@ -488,6 +488,15 @@ def test_configuration_of_something_else(preset, changes, message):
         haim_tf.load(preset)
 
 
+@pytest.mark.parametrize("change", [{"num_classes": 10**12}, {"prior": {"width": 10**6, "blocks": 1}}])
+def test_a_model_larger_than_the_memory_is_not_described(preset, change):
+    config = json.loads((preset / "config.json").read_text())["config"] | {"levels": []}
+    edit_json(preset / "config.json", config=config | change)
+    edit_json(preset / "metadata.json", class_names=None)
+    with pytest.raises(ValueError, match="config.json does not describe a model: (?s:.*)(OOM|allocate)"):
+        haim_tf.load(preset)
+
+
 def test_numbers_of_numpy_s_types_are_as_good(tmp_path):
     level = {
         "downsampling": np.int64(2),

@@ -540,6 +540,12 @@ def test_a_run_s_folder_may_be_a_link_and_its_data_relative(data, tmp_path, monk
     assert json.loads((tmp_path / "far" / "data.json").read_text())["source"] == str(data)
 
 
+@pytest.mark.parametrize("source", [None, 3, True, [{}]])
+def test_a_recipe_of_another_type(source):
+    with pytest.raises(ValueError, match="a recipe must be a dict, a JSON file or a zoo entry's name, got"):
+        training.read_recipe(source)
+
+
 def test_unknown_variant_or_recipe():
     with pytest.raises(ValueError, match="flat"):
         training.read_recipe(RECIPE, variant="flatt")

@@ -4,25 +4,23 @@ A surface is a class made with a scratch folder; `attempt(rng)` tries one damage
 alone, and raises what haim_tf raises. `LIMIT` is the seconds that an attempt may take.
 """
 
-from surfaces.arrays import Arrays
-from surfaces.bodies import Bodies
-from surfaces.compressed import Compressed
-from surfaces.folders import Folders
-from surfaces.pictures import Pictures
-from surfaces.presets import Presets
-from surfaces.recipes import Recipes
-from surfaces.runs import Runs
-from surfaces.server import Server
+import importlib
 
-# By name, with how many inputs a whole run tries.
+# By name: the module, and how many inputs a whole run tries.
 SURFACES = {
-    "pictures": (Pictures, 4000),
-    "arrays": (Arrays, 1500),
-    "data folders": (Folders, 300),
-    "recipes": (Recipes, 2000),
-    "run folders": (Runs, 500),
-    "presets": (Presets, 250),
-    "compressed files": (Compressed, 1500),
-    "request bodies": (Bodies, 1500),
-    "requests to a server": (Server, 500),
+    "pictures": ("pictures", 4000),
+    "arrays": ("arrays", 1500),
+    "data folders": ("folders", 300),
+    "recipes": ("recipes", 2000),
+    "run folders": ("runs", 500),
+    "presets": ("presets", 250),
+    "compressed files": ("compressed", 1500),
+    "request bodies": ("bodies", 1500),
+    "requests to a server": ("server", 500),
 }
+
+
+def find(name):
+    """The class of a surface."""
+    module = SURFACES[name][0]
+    return getattr(importlib.import_module(f"surfaces.{module}"), module.capitalize())

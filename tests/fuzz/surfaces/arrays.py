@@ -26,7 +26,7 @@ def odd_labels(rng):
 class Arrays:
     """One file, loaded whole or in a slice."""
 
-    LIMIT = 10
+    LIMIT = 60
 
     def __init__(self, folder):
         self.folder = folder

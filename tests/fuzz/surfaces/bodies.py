@@ -49,7 +49,7 @@ def odd_body(rng, inputs, filled):
 class Bodies:
     """One request; pictures in it are checked as the server checks them."""
 
-    LIMIT = 10
+    LIMIT = 60
 
     def __init__(self, folder):
         pass

@@ -16,7 +16,7 @@ DECODED = 0.1
 class Compressed:
     """A file as it was written, damaged with and without a checksum that fits, or with odd fields."""
 
-    LIMIT = 60
+    LIMIT = 120
 
     def __init__(self, folder):
         self.model = tiny_model()

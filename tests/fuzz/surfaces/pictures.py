@@ -46,7 +46,7 @@ def picture(rng, suffix=None, mode=None):
 class Pictures:
     """One file, read exactly as `compress` does and brought to a shape as folders are."""
 
-    LIMIT = 10
+    LIMIT = 60
 
     def __init__(self, folder):
         self.folder = folder
