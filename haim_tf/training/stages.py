@@ -179,7 +179,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     elif "from" not in recipe:
         model.embed_by_codebooks(*_fresh_networks(model, recipe, number))
     if "patience" in stage:
-        _begin_watch(model, watched, run, number, done, verbose)
+        _begin_watch(model, watched, run, number, verbose)
     interval = recipe["interval"]
     batches = haim_data.Batches(
         kept,
@@ -220,7 +220,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     run.read_checkpoint()
 
 
-def _begin_watch(model, watched, run, number, done, verbose):
+def _begin_watch(model, watched, run, number, verbose):
     """Takes the weights that a stage with patience begins with as its best ones, with a row of the log."""
     if any(row["stage"] == number for row in run.rows):
         if run.best is None or run.best["stage"] != number:
