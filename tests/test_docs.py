@@ -16,7 +16,15 @@ import haim_tf
 from haim_tf.models.hierarchy import LEVEL_KEYS, OPTIONAL_LEVEL_KEYS
 from haim_tf.networks import AutoregressiveNetwork, PixelCNN
 from haim_tf.training import read_recipe
-from haim_tf.training.recipe import DEFAULTS, STAGE_DEFAULTS, STAGE_OVERRIDES, check_recipe, with_classes_of
+from haim_tf.training.recipe import (
+    DEFAULTS,
+    OPTIONAL,
+    STAGE_DEFAULTS,
+    STAGE_OPTIONAL,
+    STAGE_OVERRIDES,
+    check_recipe,
+    with_classes_of,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -206,11 +214,11 @@ def table(text, title):
 
 def test_every_key_of_a_recipe_is_told(recipes):
     told = table(recipes, "Keys of a recipe")
-    assert set(told) == {"model", "stages", *DEFAULTS}
+    assert set(told) == {"model", "stages", *DEFAULTS, *OPTIONAL}
     for key, default in DEFAULTS.items():
         assert json.loads(told[key].strip("`")) == default, key
     told = table(recipes, "Keys of a stage")
-    assert set(told) == {"steps", "learning_rate", *STAGE_DEFAULTS, *STAGE_OVERRIDES}
+    assert set(told) == {"steps", "learning_rate", *STAGE_DEFAULTS, *STAGE_OVERRIDES, *STAGE_OPTIONAL}
 
 
 def test_every_key_of_a_model_s_parts_is_told(recipes):

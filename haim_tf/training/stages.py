@@ -10,6 +10,7 @@ from keras import ops
 from haim_tf import data as haim_data
 from haim_tf import files, presets, progress
 from haim_tf.models import HierarchicalModel, without_rare_codes
+from haim_tf.presets.saving import provenance
 from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
 from haim_tf.training.held_out import WATCHED, HeldOut
@@ -230,7 +231,7 @@ def _begin_watch(model, watched, run, number, verbose):
     run.save_best(model, number, 0, figures[SCORE])
     run.save(model, number, 0, {"stage": number, "step": 0, "seconds": 0.0, **figures})
     if verbose:
-        print(f"held-out bits/dim before the first step: {figures[SCORE]:.4f}", flush=True)
+        progress.tell(f"held-out bits/dim before the first step: {figures[SCORE]:.4f}")
 
 
 def _has_peaked(run, recipe, number):
@@ -244,10 +245,9 @@ def _has_peaked(run, recipe, number):
 def _tell_best(run, number, verbose):
     rows = [row for row in run.rows if row["stage"] == number]
     if verbose:
-        print(
+        progress.tell(
             f"stage {number + 1} done after {rows[-1]['step']} steps; the weights of step {run.best['step']} "
-            f"are kept: held-out bits/dim {rows[0][SCORE]:.4f} -> {run.best['score']:.4f}",
-            flush=True,
+            f"are kept: held-out bits/dim {rows[0][SCORE]:.4f} -> {run.best['score']:.4f}"
         )
 
 
@@ -436,9 +436,9 @@ def _metadata(run, recipe, images, model):
         )
     if recipe["balance"]:
         drawn["classes"] = f"drawn more evenly: an image of a class of n by n ** -{recipe['balance']:g}"
-    known = presets.provenance(model)
+    known = provenance(model)
     metadata = {
-        "pretrained": True,
+        "pretrained": known["pretrained"] if "from" in recipe else True,
         "dataset": known.get("dataset") or {"name": images.name},
         "training": {
             **known.get("training", {}),

@@ -98,7 +98,7 @@ def steps_a_program(interval):
 
 def check_stops(strategy, stages):
     """A ValueError where a stage may stop early and other processes than the chief would not know."""
-    if strategy is None or not any("patience" in stage for stage in stages):
+    if _is_one_process(strategy) or not any("patience" in stage for stage in stages):
         return
     import tensorflow as tf
 

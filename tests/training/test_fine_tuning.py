@@ -194,10 +194,10 @@ def test_pictures_without_classes_are_one_class(start, pictures, tmp_path):
 def test_codes_may_be_trained_and_those_left_behind_are_warned_of(start, data, tmp_path, capsys):
     options = {**OPTIONS, "steps": 4, "smoke": True, "verbose": True}
     training.fine_tune(start, data, tmp_path / "all", freeze=[], **options)
-    assert capsys.readouterr().err == ""
+    assert "warning" not in capsys.readouterr().err
     assert rows_of(tmp_path / "all")[-1]["holdout_bits_per_dim_prior"]
     training.fine_tune(start, data, tmp_path / "codes", freeze=["decoders", "prior"], **options)
-    errors = capsys.readouterr().err.splitlines()
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert len(errors) == 1 and "codes of level 1 are trained, and decoder_1 and prior" in errors[0]
     assert rows_of(tmp_path / "codes")[-1]["holdout_bits_per_dim_total"]
 
