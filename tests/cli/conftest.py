@@ -6,6 +6,7 @@ import pytest
 from absl import flags
 
 import haim_tf
+import haim_tf.cli
 from haim_tf import presets
 from haim_tf.cli import main as cli
 
@@ -58,4 +59,6 @@ def _forget_commands():
             delattr(flags.FLAGS, flag.name)
         if name != "haim_tf.cli.main":
             del sys.modules[name]
+            # Or `from haim_tf.cli import _sheets` would find it there, without its flags.
+            vars(haim_tf.cli).pop(name.rpartition(".")[2], None)
     flags.FLAGS.unparse_flags()
