@@ -167,7 +167,7 @@ def test_a_run_that_ended_early_is_not_gone_on_with(run, data, tmp_path, monkeyp
     assert [row["step"] for row in rows_of(tmp_path / "run")] == ["0", "50"]
 
 
-def test_another_preset_is_another_run(run, data, tmp_path):
+def test_another_preset_is_another_run(start, run, data, tmp_path):
     preset = tmp_path / "other"
     shutil.copytree(start, preset)
     with pytest.raises(ValueError, match="another recipe"):
@@ -227,7 +227,7 @@ def test_a_preset_without_weights_cannot_be_fine_tuned(data, tmp_path):
         training.fine_tune(tmp_path / "bare", data, tmp_path / "run", **OPTIONS)
 
 
-def test_patience_in_a_recipe(pictures, data, tmp_path):
+def test_patience_in_a_recipe(start, pictures, data, tmp_path):
     """Any stage may have it; averages may not be had with it."""
     model = haim_tf.load(start, class_names=CLASSES).arguments
     stages = [{"train": ["codes"], "steps": 4, "learning_rate": 0.01}]
