@@ -221,7 +221,7 @@ def test_what_cannot_be_is_named_before_step_1(start, data, tmp_path, options, m
     assert not (tmp_path / "run").exists()
 
 
-def test_a_preset_without_weights_cannot_be_fine_tuned(data, tmp_path):
+def test_a_preset_without_weights_cannot_be_fine_tuned(start, data, tmp_path):
     haim_tf.load(start).save_to_preset(tmp_path / "bare", weights=False)
     with pytest.raises(FileNotFoundError, match="there are no weights"):
         training.fine_tune(tmp_path / "bare", data, tmp_path / "run", **OPTIONS)
