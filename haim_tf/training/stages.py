@@ -15,6 +15,7 @@ from haim_tf import data as haim_data
 from haim_tf import files, presets, progress
 from haim_tf.checks import is_about_arguments
 from haim_tf.models import HierarchicalModel, without_rare_codes
+from haim_tf.presets.saving import provenance
 from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
 from haim_tf.training.held_out import WATCHED, HeldOut
@@ -209,7 +210,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     elif "from" not in recipe:
         model.embed_by_codebooks(*_fresh_networks(model, recipe, number))
     if "patience" in stage:
-        _begin_watch(model, watched, run, number, done, verbose)
+        _begin_watch(model, watched, run, number, verbose)
     interval = recipe["interval"]
     batches = haim_data.Batches(
         kept,
@@ -250,7 +251,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     run.read_checkpoint()
 
 
-def _begin_watch(model, watched, run, number, done, verbose):
+def _begin_watch(model, watched, run, number, verbose):
     """Takes the weights that a stage with patience begins with as its best ones, with a row of the log."""
     if any(row["stage"] == number for row in run.rows):
         if run.best is None or run.best["stage"] != number:
@@ -260,7 +261,7 @@ def _begin_watch(model, watched, run, number, done, verbose):
     run.save_best(model, number, 0, figures[SCORE])
     run.save(model, number, 0, {"stage": number, "step": 0, "seconds": 0.0, **figures})
     if verbose:
-        print(f"held-out bits/dim before the first step: {figures[SCORE]:.4f}", flush=True)
+        progress.tell(f"held-out bits/dim before the first step: {figures[SCORE]:.4f}")
 
 
 def _has_peaked(run, recipe, number):
@@ -274,10 +275,9 @@ def _has_peaked(run, recipe, number):
 def _tell_best(run, number, verbose):
     rows = [row for row in run.rows if row["stage"] == number]
     if verbose:
-        print(
+        progress.tell(
             f"stage {number + 1} done after {rows[-1]['step']} steps; the weights of step {run.best['step']} "
-            f"are kept: held-out bits/dim {rows[0][SCORE]:.4f} -> {run.best['score']:.4f}",
-            flush=True,
+            f"are kept: held-out bits/dim {rows[0][SCORE]:.4f} -> {run.best['score']:.4f}"
         )
 
 
@@ -466,9 +466,9 @@ def _metadata(run, recipe, images, model):
         )
     if recipe["balance"]:
         drawn["classes"] = f"drawn more evenly: an image of a class of n by n ** -{recipe['balance']:g}"
-    known = presets.provenance(model)
+    known = provenance(model)
     metadata = {
-        "pretrained": True,
+        "pretrained": known["pretrained"] if "from" in recipe else True,
         "dataset": known.get("dataset") or {"name": images.name},
         "training": {
             **known.get("training", {}),

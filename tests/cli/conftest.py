@@ -6,6 +6,7 @@ import pytest
 from absl import flags
 
 import haim_tf
+import haim_tf.cli
 from haim_tf import presets
 from haim_tf.cli import main as cli
 
@@ -20,7 +21,7 @@ def _loaded_once(monkeypatch):
     def load_once(name_or_folder, **options):
         folder = presets.find(name_or_folder)
         files = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
-        key = (folder, *files, *sorted(options.items()))
+        key = (folder, *files, repr(sorted(options.items())))
         if key not in _LOADED:
             model = load(name_or_folder, **options)
             if presets.WEIGHTS not in dict(files):  # That warns, each time.
