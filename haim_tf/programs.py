@@ -34,6 +34,8 @@ from haim_tf.version import __version__
 # Of all kept programs together; the ones that were not used for the longest time go first.
 MAX_BYTES = 256 * 2**20
 GRAPH, ABOUT, EXECUTABLES = "graph.pb", "about.json", "executables/"
+# What programs are made by.
+SOURCES = "layers", "likelihoods", "networks", "sampling", "backend.py", "completion.py", "programs.py"
 # What XLA calls errors when it loads a program: tuning hints of its own that no processor lists, and that the
 # file is no text.
 _LOADING = rb"E\d{4} .*(cpu_aot_loader|XlaSerializedCacheEntry)"
@@ -175,15 +177,7 @@ def _digest(value):
 def _sources():
     """A checksum of the package's code that programs are made of, for those who change it."""
     root, digest = Path(__file__).parent, hashlib.sha256()
-    for name in (
-        "layers",
-        "likelihoods",
-        "networks",
-        "sampling",
-        "completion.py",
-        "programs.py",
-        "backend.py",
-    ):
+    for name in SOURCES:
         path = root / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
