@@ -77,8 +77,8 @@ def save_grid(
 
 
 def sensible_columns(count: int) -> int:
-    """How many columns a sheet of so many images gets: as many as make it square, or up to twice as many where
-    no row is left short then.
+    """How many columns a sheet of so many images gets: as many as make it square, or up to twice as many
+    where no row is left short then.
 
     Example:
         >>> [sensible_columns(count) for count in (2, 7, 9, 10, 32, 40)]
