@@ -27,7 +27,7 @@ def save_grid(
     Args:
         images: uint8 (B, H, W, C), `C` 1 or 3.
         path: the `.png` file; its folder must exist.
-        columns: images in a row; default: a sheet of full rows, about square or up to twice as wide.
+        columns: images in a row; default: as square a sheet as has full rows.
         captions: what stands above each image, B texts, or above each column, as many texts as there are
             columns; cut to the width of an image.
         scale: how many pixels of the sheet an image's pixel is wide and high.
@@ -77,16 +77,15 @@ def save_grid(
 
 
 def sensible_columns(count: int) -> int:
-    """How many columns a sheet of so many images gets: about as many as rows, up to twice as many where
-    no row is left short then.
+    """How many columns a sheet of so many images gets: as many as make it square, or up to twice as many
+    where no row is left short then.
 
     Example:
         >>> [sensible_columns(count) for count in (2, 7, 9, 10, 32, 40)]
         [2, 3, 3, 5, 8, 8]
     """
     least = math.ceil(math.sqrt(count))
-    full = (columns for columns in range(least, int(math.sqrt(2 * count)) + 1) if count % columns == 0)
-    return next(full, least)
+    return next((columns for columns in range(least, 2 * least) if count % columns == 0), least)
 
 
 def _write(picture, text, left, top, width):
