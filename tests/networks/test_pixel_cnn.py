@@ -334,7 +334,7 @@ def test_dropout_acts_in_training_only():
         ({"codebook_size": 0}, "codebook_size"),
         ({"num_classes": 0}, "num_classes"),
         ({"upsampling": 0}, "upsampling"),
-        ({"remat": True, "dropout": 0.5}, "dropout=0, got 0.5"),
+        ({"remat": True, "dropout": 0.5}, "dropout must be 0 with remat.* got 0.5"),
         ({"likelihood": "categorical"}, "likelihoods.Likelihood, got 'categorical'"),
     ],
 )

@@ -246,7 +246,7 @@ def test_seed_pairs():
         (True, "int or an integer array"),
         (None, "int or an integer array"),
         ("0", "int or an integer array"),
-        ([1, 2], r"shape \(2, 2\), one pair an example, got int64 of shape \(2,\)"),
+        ([1, 2], r"shape \(2, 2\), one pair per example, got int64 of shape \(2,\)"),
         ([[0, 0]], r"got int64 of shape \(1, 2\)"),
         ([[0.0, 0.0], [0.0, 1.0]], "got float64"),
     ],
