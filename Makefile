@@ -68,6 +68,6 @@ $(VENV)/.installed-serve: $(VENV)/.installed-test
 
 # No tensorflow here, hence no dependencies from setup.cfg.
 $(VENV_JAX)/.installed: $(VENV_JAX)/.pip $(PACKAGING) Makefile
-	$(VENV_JAX)/bin/python -m pip install absl-py h5py jax "keras>=3.12" numpy pillow pytest tqdm
+	$(VENV_JAX)/bin/python -m pip install absl-py filelock h5py jax "keras>=3.12" numpy pillow pytest tqdm
 	$(VENV_JAX)/bin/python -m pip install --no-deps --editable .
 	touch $@

@@ -87,7 +87,7 @@ def notebook(path):
             if "image/png" in shown:
                 data = "".join(shown["image/png"]).replace("\n", "")
                 parts.append(f'<img alt="what the code above draws" src="data:image/png;base64,{data}">')
-            else:
+            elif output.get("name") != "stderr":
                 said = "".join(output.get("text") or shown["text/plain"])
                 parts.append(f"```text\n{said}\n```")
     return "\n\n".join(parts) + f"\n\n[This page as a notebook]({path.name})\n"

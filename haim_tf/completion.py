@@ -17,7 +17,10 @@ tend as `candidates` grows; and that is the posterior of the model's own joint d
 pixels, which does not know that codes are a function of the image.
 """
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 from keras import ops
@@ -27,6 +30,12 @@ from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.models import inputs
 from haim_tf.programs import Programs
 from haim_tf.sampling import in_parts, seed_pairs, walk
+
+if TYPE_CHECKING:
+    from haim_tf.class_names import Labels
+    from haim_tf.layers.types import Tensor
+    from haim_tf.models import HierarchicalModel
+    from haim_tf.networks import AutoregressiveNetwork
 
 # How often the guide is renewed, at the cost of a draw of the top codes each.
 _ROUNDS = 3
@@ -38,18 +47,18 @@ _LABEL, _CHOICE, _GUIDE, _FINAL = 0, 1, 100, 200
 
 
 def complete(
-    model,
-    images,
-    mask=None,
-    rows=None,
-    labels=None,
-    seed=0,
-    candidates=16,
-    num=None,
-    batch_size=64,
-    verbose=None,
-    return_codes=False,
-):
+    model: HierarchicalModel,
+    images: np.ndarray,
+    mask: np.ndarray | None = None,
+    rows: int | None = None,
+    labels: Labels | None = None,
+    seed: int | np.ndarray = 0,
+    candidates: int = 16,
+    num: int | None = None,
+    batch_size: int = 64,
+    verbose: bool | None = None,
+    return_codes: bool = False,
+) -> np.ndarray | tuple[np.ndarray, list[np.ndarray]]:
     """Completes images: keeps the known pixels bit for bit and draws the others.
 
     Args:
@@ -109,7 +118,7 @@ def complete(
     return (pixels, codes) if return_codes else pixels
 
 
-def known_codes(model, mask):
+def known_codes(model: HierarchicalModel, mask: np.ndarray) -> list[np.ndarray]:
     """Which codes have a field of view of known pixels only.
 
     Args:
@@ -129,7 +138,16 @@ def known_codes(model, mask):
     return result
 
 
-def draw_given(network, noise, guide=None, known=None, mask=None, codes=None, labels=None, rows=None):
+def draw_given(
+    network: AutoregressiveNetwork,
+    noise: Tensor,
+    guide: Tensor | None = None,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    codes: Tensor | None = None,
+    labels: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Draws grids as `sampling.sample_grid` does, some elements forced and some guided.
 
     Args:

@@ -13,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import io
 import json
 import os
 import platform
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,15 +77,19 @@ class Programs:
         path = None
         if kept and is_tensorflow():
             described = _describe(self._layer)
-            if described is not None:
+            kept = described is not None
+            if kept:
                 path = folder() / f"{_digest([*_setting(), self._what, described, signature])}.zip"
                 content = _read(path)
                 if content is not None:
                     # XLA may refuse what is kept; then it is made anew.
                     with contextlib.suppress(Exception):
-                        return _loaded(content, self._layer, inputs)[0]
+                        program, found = _loaded(content, self._layer, inputs)
+                        if found.keys() - content["executables"].keys():
+                            _write(path, {**content, "executables": found})
+                        return program
         elif kept:
-            _keep_under_jax()
+            kept = _keep_under_jax()
         count, height, width = inputs[0].shape[:3]
         once = "on this machine" if kept else "in this process"
         what = f"{self._what} of {height}x{width} grids, {count} at a time"
@@ -112,7 +118,7 @@ def keeping() -> bool:
     try:
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder().stat()
-    except OSError:
+    except (OSError, RuntimeError):  # No room for it, or no home.
         return False
     if not hasattr(os, "getuid"):
         return True
@@ -144,7 +150,9 @@ def _setting():
 def _describe(layer):
     """A layer's configuration as JSON, or `None` where code of others takes part, which may change unseen."""
     try:
-        described = json.dumps(keras.saving.serialize_keras_object(layer), sort_keys=True)
+        serialized = keras.saving.serialize_keras_object(layer)
+        serialized["config"].pop("name", None)
+        described = json.dumps(serialized, sort_keys=True)
     except (TypeError, ValueError):
         return None
 
@@ -167,7 +175,15 @@ def _digest(value):
 def _sources():
     """A checksum of the package's code that programs are made of, for those who change it."""
     root, digest = Path(__file__).parent, hashlib.sha256()
-    for name in ("layers", "likelihoods", "networks", "sampling", "completion.py", "programs.py"):
+    for name in (
+        "layers",
+        "likelihoods",
+        "networks",
+        "sampling",
+        "completion.py",
+        "programs.py",
+        "backend.py",
+    ):
         path = root / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
@@ -276,7 +292,7 @@ def _executables(kept, name):
         with tf.io.gfile.GFile(f"{place}/{file}", "wb") as opened:
             opened.write(content)
     try:
-        with startup.held_back(_LOADING) if kept else contextlib.nullcontext():
+        with contextlib.nullcontext() if startup.is_quiet() or not kept else startup.held_back(_LOADING):
             yield found
     finally:
         for file in tf.io.gfile.listdir(place):
@@ -300,7 +316,7 @@ def _read(path):
             content["graph"] = archive.read(GRAPH)
             names = [name for name in archive.namelist() if name.startswith(EXECUTABLES)]
             content["executables"] = {name.removeprefix(EXECUTABLES): archive.read(name) for name in names}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile):
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
@@ -319,10 +335,16 @@ def _write(path, content):
         files.write_file(path, lambda file: file.write(written.getvalue()))
     except ValueError:
         return  # A disk that is full or read-only.
+    _make_room(path.parent)
+
+
+def _make_room(place):
+    """Removes the oldest files of a folder, half-written ones too, where they are too many."""
     found = []
-    for file in path.parent.glob("*.zip*"):  # Those too that an ended process left half-written.
+    for file in place.glob("*"):
         with contextlib.suppress(OSError):  # Another process makes room as well.
-            found.append((file.stat().st_mtime, file.stat().st_size, file))
+            if file.is_file():
+                found.append((file.stat().st_mtime, file.stat().st_size, file))
     total = 0
     for _, size, file in sorted(found, reverse=True):
         total += size
@@ -333,13 +355,16 @@ def _write(path, content):
 
 @functools.cache
 def _keep_under_jax():
-    """Has JAX keep what it compiles, unless the user keeps it elsewhere."""
+    """Has JAX keep what it compiles, unless the user keeps it elsewhere; returns whether it does."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
     if jax.config.jax_compilation_cache_dir is None:
+        if importlib.util.find_spec("filelock") is None:
+            return False  # Without that package JAX keeps nothing that is bounded in size.
         setting = __version__, jax.__version__, _processor(), os.environ.get("XLA_FLAGS")
         own = folder() / f"jax-{_digest(setting)}"
         jax.config.update("jax_compilation_cache_dir", str(own))
         jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
         compilation_cache.reset_cache()  # It looked for a folder at the first compilation.
+    return True

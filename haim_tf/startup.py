@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 LOG_LEVEL, XLA_FLAGS = "TF_CPP_MIN_LOG_LEVEL", "TF_XLA_FLAGS"
@@ -19,6 +20,7 @@ KEEP = "HAIM_TF_PROGRAMS"
 EXECUTABLES = "ram://haim_tf/programs"
 # TensorFlow ends the process at a flag that it does not know: only those versions get it that were tried.
 KNOWN_VERSIONS = ("2.21.",)
+_redirecting = threading.RLock()
 _LOG_LINE = rb"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} \d\d:\d\d:[\d.]+ +\d+ "
 
 
@@ -33,6 +35,11 @@ def keeps_programs() -> bool:
     return os.environ.get(KEEP, "1") != "0"
 
 
+def is_quiet() -> bool:
+    """Whether TensorFlow is to say nothing: unless the user set a lower level."""
+    return os.environ.get(LOG_LEVEL, "3") == "3"
+
+
 def on_import(name: str, around: Callable[[], contextlib.AbstractContextManager]) -> None:
     """Has a module that is not imported yet executed inside of `around()`, once it is."""
     sys.meta_path.insert(0, _Finder(name, around))
@@ -40,17 +47,19 @@ def on_import(name: str, around: Callable[[], contextlib.AbstractContextManager]
 
 @contextlib.contextmanager
 def held_back(lines: bytes) -> Iterator[None]:
-    """Keeps lines that begin with the pattern `lines` from standard error, those of compiled code too."""
+    """Keeps lines that begin with the pattern `lines` from standard error, those of compiled code too; one
+    thread at a time."""
     import tempfile
 
-    try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        kept = os.dup(2)
-    except (OSError, ValueError):
-        yield  # There is no standard error.
-        return
-    with tempfile.TemporaryFile() as held:
+    with _redirecting, contextlib.ExitStack() as stack:
+        try:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+            kept = os.dup(2)
+            held = stack.enter_context(tempfile.TemporaryFile())
+        except (OSError, ValueError):
+            yield  # There is no standard error, or no room for what it gets.
+            return
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -73,7 +82,7 @@ def _loading_tensorflow():
             ours = f"--tf_xla_persistent_cache_directory={EXECUTABLES}"
             ours += " --tf_xla_persistent_cache_device_types=CPU"
             os.environ[XLA_FLAGS] = f"{flags} {ours}".strip()
-    if LOG_LEVEL in os.environ:
+    if not is_quiet():
         yield
         return
     # 3, not 2: where there is no GPU, and where what was kept is loaded, harmless lines are called errors.

@@ -7,6 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+# What tests compile is of no use later on.
+os.environ["HAIM_TF_PROGRAMS"] = "0"
 # TensorFlow reads them when it is imported. Tests run side by side, a thread each.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -17,6 +19,11 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
+
+from haim_tf import progress
+
+# Nothing is told of, however slow the machine is.
+progress.SLOW_SECONDS = 3600.0
 
 collect_ignore = [] if keras.backend.backend() == "jax" else ["jax"]
 

@@ -13,6 +13,7 @@ CHECKED = (
     "checks.py",
     "class_names.py",
     "cli",
+    "completion.py",
     "compression",
     "data",
     "distribution.py",
@@ -28,6 +29,7 @@ CHECKED = (
     "registry.py",
     "sampling",
     "saved_model",
+    "training",
 )
 
 

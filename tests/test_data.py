@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -222,7 +223,7 @@ def test_slices_of_a_source_without_splits_do_not_follow_its_order(tmp_path, kin
 @pytest.mark.parametrize("split", ["train[:21]", "train[5:5]", "train[:110%]", "train[", "a b", "", None, 3])
 def test_wrong_slices(tmp_path, split):
     np.savez(tmp_path / "x.npz", images=numbered(20).images)
-    with pytest.raises(ValueError, match="slice|split"):
+    with pytest.raises(ValueError, match=f"split must .*got .*{re.escape(str(split).removeprefix('train'))}"):
         load(tmp_path / "x.npz", split)
 
 

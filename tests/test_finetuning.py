@@ -41,7 +41,7 @@ def test_the_few_lines_of_the_page(folder, monkeypatch):
     monkeypatch.chdir(folder)
     exec(code, found := {})
     assert found["model"].class_names == [f"class{i}" for i in range(10)]
-    assert haim_tf.load("runs/mine/preset").origin["pretrained"]
+    assert haim_tf.load("runs/mine/preset").class_names == found["model"].class_names
     assert Image.open("samples.png").width == 5 * (3 * 16 + 2) - 2
 
 

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "haim_tf", "zoo")
 # What an sdist carries beside it: the rest of a checkout.
 ALONGSIDE = ("MANIFEST.in", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "ruff.toml", ".ci")
-ALONGSIDE += ("benchmarks", "docs", "export", "tests")
+ALONGSIDE += ("mkdocs.yml", "benchmarks", "docs", "export", "tests")
 MODELS = {path.parent.name for path in REPOSITORY.glob("zoo/*/config.json")}
 PROBE = """
 import importlib.resources, json, haim_tf

@@ -1,10 +1,16 @@
 """Pictures shown where there is a screen."""
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def open_picture(path):
+def open_picture(path: Path) -> None:
     """Shows a picture by what the system shows them with; without a screen a line says that there is none."""
     import webbrowser
 

@@ -1,8 +1,18 @@
 """Sheets of pictures as commands write them: large enough to look at, with captions, opened where asked."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from haim_tf.cli._pictures import open_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer(
@@ -17,7 +27,7 @@ flags.DEFINE_bool("open", False, "Open the sheet, where there is a screen.")
 WIDTH = 80
 
 
-def write_sheet(images, path, columns, captions):
+def write_sheet(images: np.ndarray, path: Path, columns: int | None, captions: Sequence[str] | None) -> None:
     """Writes a sheet as `data.save_grid` does, with the flags' scale, and opens it if asked."""
     from haim_tf import data
 
@@ -27,6 +37,6 @@ def write_sheet(images, path, columns, captions):
         open_picture(path)
 
 
-def class_caption(label, class_names):
+def class_caption(label: int, class_names: Sequence[str] | None) -> str:
     """A class as a caption: its name up to the first comma, or its number."""
     return f"class {label}" if class_names is None else class_names[label].split(",")[0]

@@ -93,7 +93,7 @@ def _main(arguments):
     return 0
 
 
-def bad_input(error, command):
+def bad_input(error: Exception, command: str) -> str | None:
     """What to tell the user, where the error is about what they gave; `None` where it is not."""
     if isinstance(error, flags.Error):
         return f"{error} (haim_tf {command} --help lists the flags)"

@@ -16,7 +16,7 @@ flags.DEFINE_bool("open", False, "Open the picture, where there is a screen.")
 NEEDS_KERAS = False
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import files, plots
 
     if len(argv) != 2:

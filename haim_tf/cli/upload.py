@@ -19,10 +19,9 @@ flags.DEFINE_string(
 NEEDS_KERAS = False
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     from haim_tf import presets
-    from haim_tf.presets import hub
 
     folder = presets.find(FLAGS.model)
-    url = hub.upload(folder, FLAGS.to, private=FLAGS.private, license=FLAGS.license)
+    url = presets.upload(folder, FLAGS.to, private=FLAGS.private, license=FLAGS.license)
     print(f'{FLAGS.model} is at {url}: haim_tf.load("{FLAGS.to}")')

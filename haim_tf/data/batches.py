@@ -92,7 +92,8 @@ class Batches(keras.utils.PyDataset):
         self.crop = require_int("crop", crop, low=1, optional=True)
         self._own = slice(None)
         # The epochs on both sides of a batch.
-        self._order = functools.lru_cache(maxsize=2)(self._order_of_epoch)
+        order = functools.partial(_epoch_order, self.seed, len(data), data.labels, self.balance)
+        self._order = functools.lru_cache(maxsize=2)(order)
         if self.crop is not None:
             self._check_crop()
 
@@ -164,18 +165,20 @@ class Batches(keras.utils.PyDataset):
             return places
         return np.concatenate([self._order(e)[places[epochs == e]] for e in np.unique(epochs).tolist()])
 
-    def _order_of_epoch(self, epoch):
-        rng = np.random.default_rng((self.seed, 0, epoch))
-        order = rng.permutation(len(self.data))
-        if not self.balance:
-            return order
-        # Systematic resampling, class by class: each image, and each class, comes within one of its expected
-        # number.
-        order = order[np.argsort(self.data.labels[order], kind="stable")]
-        labels = self.data.labels[order]
-        ends = np.cumsum(np.bincount(labels)[labels] ** -self.balance)
-        wanted = (np.arange(len(order)) + rng.random()) * (ends[-1] / len(order))
-        return rng.permutation(order[np.searchsorted(ends, wanted, side="right").clip(max=len(order) - 1)])
+
+def _epoch_order(seed, count, labels, balance, epoch):
+    """Indices of an epoch's images, in the order in which they are drawn, int (count,)."""
+    rng = np.random.default_rng((seed, 0, epoch))
+    order = rng.permutation(count)
+    if not balance:
+        return order
+    # Systematic resampling, class by class: each image, and each class, comes within one of its expected
+    # number.
+    order = order[np.argsort(labels[order], kind="stable")]
+    labels = labels[order]
+    ends = np.cumsum(np.bincount(labels)[labels] ** -balance)
+    wanted = (np.arange(count) + rng.random()) * (ends[-1] / count)
+    return rng.permutation(order[np.searchsorted(ends, wanted, side="right").clip(max=count - 1)])
 
 
 def num_symmetries(flip: bool, turns: bool) -> int:

@@ -146,7 +146,7 @@ class Generation:
         """Builds what sampling batches of a size needs ahead of its first use, for all networks.
 
         Args:
-            batch_size: as for `sample`, which samples fewer images as one batch of their number.
+            batch_size: as for `sample`; numbers that are sampled in parts of one size share their programs.
         """
         require_positive_integers(batch_size=batch_size)
         guided = self.sampling_defaults["guidance"] != 1.0

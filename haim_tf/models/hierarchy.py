@@ -243,7 +243,7 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
     def get_config(self) -> dict:
         known = {"class_names": self.class_names, "sampling_defaults": self._sampling}
         known |= {"origin": self.origin, "fitted": self.fitted, "fitted_on": self.fitted_on}
-        return {**super().get_config(), **self._arguments, **known}
+        return {**super().get_config(), **self.arguments, **known}
 
     @classmethod
     def from_config(cls, config: dict) -> HierarchicalModel:

@@ -117,7 +117,10 @@ class Inference:
     def _run(self, name, *arrays, batch_size=64):
         """Runs a method of tensors, compiled, over batches of arrays."""
         if name not in self._programs:
-            self._programs[name] = compiled(getattr(self, name), self, xla=False)
+            function = getattr(self, name)
+            self._programs[name] = (
+                _for_any_number(function) if is_tensorflow() else compiled(function, self, xla=False)
+            )
         count, results = len(arrays[0]), []
         if not count:
             # A batch of one that is cut off again: TensorFlow's fused convolutions fail on empty ones.
@@ -192,3 +195,16 @@ def _one_by_one(function, count):
 
     signature = tf.TensorSpec((None,), "float32")
     return tf.map_fn(function, tf.range(count), parallel_iterations=1, fn_output_signature=signature)
+
+
+def _for_any_number(function):
+    """A function of batches and settings, traced once for batches of any number."""
+    import tensorflow as tf
+
+    traced = tf.function(function, autograph=False)
+
+    def run(*args):
+        specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) if tf.is_tensor(x) else x for x in args]
+        return traced.get_concrete_function(*specs)(*args)
+
+    return run

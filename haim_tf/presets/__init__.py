@@ -14,8 +14,9 @@ from haim_tf.presets.folder import (
     list_models,
     read,
 )
+from haim_tf.presets.hub import upload
 from haim_tf.presets.loading import load
-from haim_tf.presets.saving import check_savable, provenance, rewrite_metadata, save_to_preset
+from haim_tf.presets.saving import check_savable, rewrite_metadata, save_to_preset
 
 __all__ = [
     "CARD",
@@ -27,8 +28,8 @@ __all__ = [
     "is_pretrained",
     "list_models",
     "load",
-    "provenance",
     "read",
     "rewrite_metadata",
     "save_to_preset",
+    "upload",
 ]

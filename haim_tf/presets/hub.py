@@ -130,6 +130,10 @@ def upload(folder: str | os.PathLike, to: str, private: bool = False, license: s
         ValueError: `to` is no repository, weights that are damaged, `huggingface_hub` is not installed, or
             the hub refuses.
         FileNotFoundError: no such preset, or one without weights.
+
+    Example:
+        >>> upload("runs/mine/preset", "hf://me/mine", license="cc-by-nc-4.0")
+        'https://huggingface.co/me/mine'
     """
     repository, revision = parse(to)
     if revision is not None:

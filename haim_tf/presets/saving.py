@@ -195,7 +195,12 @@ def _check_class_names(names, num_classes):
 
 
 def provenance(model: HierarchicalModel) -> dict[str, Any]:
-    """What a model's own history says of its weights: the metadata where nothing else is told."""
+    """What a model's own history says of its weights: the metadata where nothing else is told.
+
+    Example:
+        >>> provenance(haim_tf.load("debug"))["pretrained"]
+        False
+    """
     origin = model.origin or {}
     known = {"pretrained": bool(model.fitted or origin.get("pretrained"))}
     if model.fitted and model.fitted_on:

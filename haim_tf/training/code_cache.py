@@ -1,8 +1,12 @@
 """Codes of a data set, kept on disk: decoders and priors learn on them without running encoders again."""
 
+from __future__ import annotations
+
 import hashlib
 import json
+import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -12,10 +16,21 @@ from haim_tf.data import in_order
 from haim_tf.data.batches import num_symmetries, transformed
 from haim_tf.files import write_arrays
 
+if TYPE_CHECKING:
+    from haim_tf.data import ImageData
+    from haim_tf.models import HierarchicalModel
+
 BATCH_SIZE = 256
 
 
-def cached_codes(model, images, path, flip=False, turns=False, verbose=True):
+def cached_codes(
+    model: HierarchicalModel,
+    images: ImageData,
+    path: str | os.PathLike,
+    flip: bool = False,
+    turns: bool = False,
+    verbose: bool = True,
+) -> list[np.ndarray]:
     """The codes of images, read from a file where it holds just those, else computed and written there.
 
     `N` images, `h_l, w_l` the grid of level l.

@@ -1,13 +1,12 @@
 """`fine_tune`: a preset learns pictures of one's own."""
 
 import os
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from haim_tf import data as haim_data
-from haim_tf import files, presets
+from haim_tf import files, presets, progress
 from haim_tf.checks import require_int
 from haim_tf.data import ImageData
 from haim_tf.models import HierarchicalModel
@@ -63,7 +62,7 @@ def fine_tune(
         smoke: a few steps of a few images only, to try the whole path.
         resume: whether a folder that holds an unfinished run may be gone on with.
         verbose: whether to report progress.
-        strategy: "none", or "mirrored", all devices of this machine.
+        strategy: as for `train`, but for "multi_worker", whose other workers would not know when to end.
 
     Returns:
         The fine-tuned `HierarchicalModel`.
@@ -114,7 +113,7 @@ def fine_tune(
     recipe = read_recipe(recipe, smoke=smoke)
     if verbose:
         for warning in start.left_behind(trained):
-            print(f"warning: {warning}", file=sys.stderr)
+            progress.tell(f"warning: {warning}")
     return train_on(images, source, recipe, start, output, split, resume, verbose, strategy)
 
 

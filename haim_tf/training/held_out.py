@@ -1,8 +1,15 @@
 """What a stage is watched by: images kept out of training, under the parts that it trains."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from haim_tf.data import ImageData
+    from haim_tf.models import HierarchicalModel
 
 # Of the held-out images, the last ones; more would tell little more and take long.
 WATCHED = 256
@@ -20,7 +27,7 @@ class HeldOut:
             once.
     """
 
-    def __init__(self, model, images, trained, whole=False):
+    def __init__(self, model: HierarchicalModel, images: ImageData, trained: set[str], whole: bool = False):
         rows = np.arange(max(len(images) - WATCHED, 0), len(images))
         self.images, self.trained = np.asarray(images.images[rows]), trained
         self.labels = images.labels[rows] if model.num_classes else None
@@ -33,7 +40,7 @@ class HeldOut:
         elif whole:
             self._networks = networks
 
-    def figures(self, model):
+    def figures(self, model: HierarchicalModel) -> dict[str, float]:
         """A dict of floats: `holdout_bits_per_dim_level_1`, ..., `_prior` of the trained networks, their sum
         `_total` where all networks are trained or wanted, and `holdout_loss_autoencoder_1`, ...
         """

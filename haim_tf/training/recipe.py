@@ -35,12 +35,22 @@ cosine decay; `batch_size` and `ema` may be a stage's own.
 - **From a preset.** With `from`, which `fine_tune` writes, training begins with the weights of a preset.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from haim_tf.checks import require_int, require_number
 from haim_tf.data.batches import check_symmetries_and_balance
 from haim_tf.files import check_finite, expanded, read_json
+
+if TYPE_CHECKING:
+    from haim_tf.data import ImageData
+    from haim_tf.models import HierarchicalModel
+
+# What `read_recipe` gives, or its source as a dict.
+Recipe = dict[str, Any]
 
 DEFAULTS = {
     "seed": 0,
@@ -72,7 +82,9 @@ SMOKE_STEPS = 4
 MAX_SEED = 2**31 - 1
 
 
-def read_recipe(source, variant=None, smoke=False):
+def read_recipe(
+    source: str | os.PathLike | Recipe, variant: str | None = None, smoke: bool = False
+) -> Recipe:
     """A recipe with its defaults filled in.
 
     Args:
@@ -199,7 +211,7 @@ def _find_recipe(source):
     return entry
 
 
-def check_recipe(recipe, model, images):
+def check_recipe(recipe: Recipe, model: HierarchicalModel, images: ImageData) -> None:
     """Everything about a recipe that its model and its data can tell before the first step.
 
     Args:
@@ -240,7 +252,7 @@ def check_recipe(recipe, model, images):
     check_labels(model.num_classes, images)
 
 
-def with_classes_of(recipe, images):
+def with_classes_of(recipe: Recipe, images: ImageData) -> Recipe:
     """The recipe, with the number of an `ImageData`'s classes where it leaves that to the data.
 
     Raises:
@@ -255,7 +267,7 @@ def with_classes_of(recipe, images):
     return {**recipe, "model": {**recipe["model"], "num_classes": count}}
 
 
-def check_labels(num_classes, images):
+def check_labels(num_classes: int | None, images: ImageData) -> None:
     """A ValueError unless the labels and class names of an `ImageData` fit a number of classes."""
     if num_classes is None:
         return

@@ -1,10 +1,14 @@
 """The folder of a training run: its recipe, its one checkpoint, its log, its pictures."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import importlib.util
 import io
 import json
+import os
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -13,7 +17,10 @@ from haim_tf import files
 from haim_tf.checks import require_int, require_number
 from haim_tf.data import save_grid
 from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
-from haim_tf.training.recipe import DEFAULTS
+from haim_tf.training.recipe import DEFAULTS, Recipe
+
+if TYPE_CHECKING:
+    from haim_tf.models import HierarchicalModel
 
 LOCK = "lock"
 
@@ -52,7 +59,14 @@ class RunFolder:
         {'stage': 0, 'step': 0}
     """
 
-    def __init__(self, folder, recipe, resume=True, writes=True, data=None):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        recipe: Recipe,
+        resume: bool = True,
+        writes: bool = True,
+        data: dict[str, Any] | None = None,
+    ):
         self.folder = absolute(folder)
         self.recipe = recipe
         self.writes = writes
@@ -80,7 +94,7 @@ class RunFolder:
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Lets other trainings have the folder."""
         if self._lock is not None:
             self._lock.close()
@@ -144,7 +158,7 @@ class RunFolder:
         if data and not data_file.exists():
             write_json(data_file, data)
 
-    def read_checkpoint(self):
+    def read_checkpoint(self) -> None:
         """Takes up what the checkpoint holds, which another process may have written.
 
         Raises:
@@ -158,18 +172,20 @@ class RunFolder:
         if (self.folder / "best.npz").exists():
             self._best_state, self.best = _read(self.folder / "best.npz", _check_best)
 
-    def save_best(self, model, stage, step, score):
+    def save_best(self, model: HierarchicalModel, stage: int, step: int, score: float) -> None:
         """Keeps the model's weights as the best of a stage, with the figure that says so."""
         self.best = {"stage": stage, "step": step, "score": score}
         self._best_state = {f"model{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
         write_arrays(self.folder / "best.npz", {"meta": np.array(json.dumps(self.best)), **self._best_state})
 
-    def restore_best(self, model):
+    def restore_best(self, model: HierarchicalModel) -> None:
         """Puts the best weights of its stage into a model."""
         for i, variable in enumerate(model.variables):
             variable.assign(self._best_state[f"model{i}"])
 
-    def save(self, model, stage, step, row=None):
+    def save(
+        self, model: HierarchicalModel, stage: int, step: int, row: dict[str, Any] | None = None
+    ) -> None:
         """Writes the checkpoint of a position, with a row of the log where one is given, then the log."""
         self.position = {"stage": stage, "step": step}
         self.model_arguments = model.arguments
@@ -185,7 +201,7 @@ class RunFolder:
         if row:
             self._log_to_tensorboard(row)
 
-    def restore(self, model):
+    def restore(self, model: HierarchicalModel) -> None:
         """Puts the checkpoint's state into a model; at the start of a stage the optimizer stays fresh."""
         if self._state is None:
             return
@@ -198,7 +214,7 @@ class RunFolder:
                 )
             variable.assign(self._state[name])
 
-    def save_picture(self, name, images, columns, step):
+    def save_picture(self, name: str, images: np.ndarray, columns: int, step: int) -> None:
         """Writes a sheet of images as `name.png`, and to TensorBoard where installed."""
         save_grid(images, self.folder / f"{name}.png", columns=columns)
         writer = self._tensorboard()

@@ -1,7 +1,11 @@
 """`train`: the stages of a recipe one after the other, from whatever point an earlier run reached."""
 
+from __future__ import annotations
+
 import math
+import os
 import time
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -11,11 +15,17 @@ from haim_tf import data as haim_data
 from haim_tf import files, presets, progress
 from haim_tf.checks import is_about_arguments
 from haim_tf.models import HierarchicalModel, without_rare_codes
+from haim_tf.presets.saving import provenance
 from haim_tf.training import strategy as strategies
 from haim_tf.training.code_cache import cached_codes
 from haim_tf.training.held_out import WATCHED, HeldOut
-from haim_tf.training.recipe import CLASSES_OF_DATA, check_recipe, with_classes_of
+from haim_tf.training.recipe import CLASSES_OF_DATA, Recipe, check_recipe, with_classes_of
 from haim_tf.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from haim_tf.data import ImageData
+    from haim_tf.layers.types import Tensor
+    from haim_tf.training.strategy import Strategy
 
 # How many training images, evenly spaced, tell which codes are rare.
 RARE_CODES_IMAGES = 10_000
@@ -25,7 +35,15 @@ BAR_SECONDS = 0.5
 SCORE = "holdout_bits_per_dim_total"
 
 
-def train(recipe, source, output, split="train", resume=True, verbose=True, strategy="none"):
+def train(
+    recipe: Recipe,
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    split: str = "train",
+    resume: bool = True,
+    verbose: bool = True,
+    strategy: str = "none",
+) -> HierarchicalModel:
     """Trains a model by a recipe, or goes on with a run that was interrupted.
 
     The output folder holds `recipe.json`, `data.json` (what it is trained on), `metrics.csv`,
@@ -67,7 +85,17 @@ def train(recipe, source, output, split="train", resume=True, verbose=True, stra
     return train_on(images, source, recipe, model, output, split, resume, verbose, strategy)
 
 
-def train_on(images, source, recipe, model, output, split, resume, verbose, strategy):
+def train_on(
+    images: ImageData,
+    source: str | os.PathLike,
+    recipe: Recipe,
+    model: HierarchicalModel,
+    output: str | os.PathLike,
+    split: str,
+    resume: bool,
+    verbose: bool,
+    strategy: Strategy | None,
+) -> HierarchicalModel:
     """`train`, of images that have been read and a model of the recipe's configuration, which only tells
     shapes and names; `strategy` is a `tf.distribute` strategy or `None`."""
     check_recipe(recipe, model, images)
@@ -151,7 +179,7 @@ def _current_model(run, recipe, images, strategy):
     return model
 
 
-def load_for(name, images):
+def load_for(name: str | os.PathLike, images: ImageData) -> HierarchicalModel:
     """A preset's model with the classes of an `ImageData`, by name where it has names."""
     if images.labels is None:
         return presets.load(name, weights=True)
@@ -182,7 +210,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     elif "from" not in recipe:
         model.embed_by_codebooks(*_fresh_networks(model, recipe, number))
     if "patience" in stage:
-        _begin_watch(model, watched, run, number, done, verbose)
+        _begin_watch(model, watched, run, number, verbose)
     interval = recipe["interval"]
     batches = haim_data.Batches(
         kept,
@@ -223,7 +251,7 @@ def _train_stage(model, recipe, number, first_step, kept, held, run, verbose, st
     run.read_checkpoint()
 
 
-def _begin_watch(model, watched, run, number, done, verbose):
+def _begin_watch(model, watched, run, number, verbose):
     """Takes the weights that a stage with patience begins with as its best ones, with a row of the log."""
     if any(row["stage"] == number for row in run.rows):
         if run.best is None or run.best["stage"] != number:
@@ -233,7 +261,7 @@ def _begin_watch(model, watched, run, number, done, verbose):
     run.save_best(model, number, 0, figures[SCORE])
     run.save(model, number, 0, {"stage": number, "step": 0, "seconds": 0.0, **figures})
     if verbose:
-        print(f"held-out bits/dim before the first step: {figures[SCORE]:.4f}", flush=True)
+        progress.tell(f"held-out bits/dim before the first step: {figures[SCORE]:.4f}")
 
 
 def _has_peaked(run, recipe, number):
@@ -247,10 +275,9 @@ def _has_peaked(run, recipe, number):
 def _tell_best(run, number, verbose):
     rows = [row for row in run.rows if row["stage"] == number]
     if verbose:
-        print(
+        progress.tell(
             f"stage {number + 1} done after {rows[-1]['step']} steps; the weights of step {run.best['step']} "
-            f"are kept: held-out bits/dim {rows[0][SCORE]:.4f} -> {run.best['score']:.4f}",
-            flush=True,
+            f"are kept: held-out bits/dim {rows[0][SCORE]:.4f} -> {run.best['score']:.4f}"
         )
 
 
@@ -337,17 +364,17 @@ class AveragingAdam(keras.optimizers.Adam):
     `num_updates` does."""
 
     @property
-    def ema_momentum(self):
+    def ema_momentum(self) -> Tensor | float:
         if not self.built:
             return self._ema_momentum
         steps = ops.cast(self.iterations, "float32")
         return ops.minimum(self._ema_momentum, (1.0 + steps) / (10.0 + steps))
 
     @ema_momentum.setter
-    def ema_momentum(self, value):
+    def ema_momentum(self, value: float) -> None:
         self._ema_momentum = value
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "ema_momentum": self._ema_momentum}
 
 
@@ -439,9 +466,9 @@ def _metadata(run, recipe, images, model):
         )
     if recipe["balance"]:
         drawn["classes"] = f"drawn more evenly: an image of a class of n by n ** -{recipe['balance']:g}"
-    known = presets.provenance(model)
+    known = provenance(model)
     metadata = {
-        "pretrained": True,
+        "pretrained": known["pretrained"] if "from" in recipe else True,
         "dataset": known.get("dataset") or {"name": images.name},
         "training": {
             **known.get("training", {}),

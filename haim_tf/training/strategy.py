@@ -4,22 +4,33 @@
 What the replicas tell each other inside a step is in `haim_tf.layers.collectives`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import json
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from haim_tf.backend import has_accelerator
 
+if TYPE_CHECKING:
+    from haim_tf.data import Batches
+    from haim_tf.models import HierarchicalModel
+
+# Of `keras.distribution` or `tf.distribute`.
+Strategy = Any
+
 # Under which backend each of them can be had.
 STRATEGIES = {"none": None, "data_parallel": "jax", "mirrored": "tensorflow", "multi_worker": "tensorflow"}
-
+# Of training, on an accelerator.
 MAX_STEPS_A_PROGRAM = 16
 
 
-def strategy_named(name):
+def strategy_named(name: str) -> Strategy | None:
     """The `keras.distribution` or `tf.distribute` strategy of a name of `STRATEGIES`; `None` for "none".
 
     NOTE: "multi_worker" connects to the other workers and waits for them. TensorFlow wants that before
@@ -60,12 +71,12 @@ def strategy_named(name):
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def scope(strategy):
+def scope(strategy: Strategy | None) -> contextlib.AbstractContextManager:
     """Where a model, and its optimizer, of a strategy are made."""
     return strategy.scope() if strategy else contextlib.nullcontext()
 
 
-def is_chief(strategy):
+def is_chief(strategy: Strategy | None) -> bool:
     """Whether this process is the one that writes files."""
     return _is_one_process(strategy) or strategy.extended.should_checkpoint
 
@@ -80,7 +91,7 @@ def _count_replicas(strategy):
     return strategy.device_mesh.devices.size if _is_one_process(strategy) else strategy.num_replicas_in_sync
 
 
-def check_batch_sizes(strategy, sizes):
+def check_batch_sizes(strategy: Strategy | None, sizes: Iterable[int]) -> None:
     """A ValueError unless the replicas of a strategy can share batches of these sizes."""
     count = _count_replicas(strategy)
     for size in sizes:
@@ -88,7 +99,7 @@ def check_batch_sizes(strategy, sizes):
             raise ValueError(f"batch_size must be a multiple of {count}, the number of replicas, got {size}")
 
 
-def steps_a_program(interval):
+def steps_a_program(interval: int) -> int:
     """How many of an interval's steps are one program: several, a divisor of their number, where JAX has an
     accelerator to keep busy."""
     if keras.backend.backend() != "jax" or not has_accelerator():
@@ -96,9 +107,9 @@ def steps_a_program(interval):
     return max(count for count in range(1, MAX_STEPS_A_PROGRAM + 1) if interval % count == 0)
 
 
-def check_stops(strategy, stages):
+def check_stops(strategy: Strategy | None, stages: Iterable[dict[str, Any]]) -> None:
     """A ValueError where a stage may stop early and other processes than the chief would not know."""
-    if strategy is None or not any("patience" in stage for stage in stages):
+    if _is_one_process(strategy) or not any("patience" in stage for stage in stages):
         return
     import tensorflow as tf
 
@@ -108,7 +119,7 @@ def check_stops(strategy, stages):
         )
 
 
-def wait(strategy, position=()):
+def wait(strategy: Strategy | None, position: Iterable[int] = ()) -> None:
     """Waits for all workers, which must be at the same position, a list of ints.
 
     Raises:
@@ -128,7 +139,15 @@ def wait(strategy, position=()):
         )
 
 
-def fit(model, strategy, batches, steps_per_epoch, initial_epoch, epochs, callbacks):
+def fit(
+    model: HierarchicalModel,
+    strategy: Strategy,
+    batches: Batches,
+    steps_per_epoch: int,
+    initial_epoch: int,
+    epochs: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
     """`model.fit`, for a model that was made and compiled in a strategy's scope.
 
     Args:

@@ -6,6 +6,7 @@ import pytest
 from absl import flags
 
 import haim_tf
+import haim_tf.cli
 from haim_tf import presets
 from haim_tf.cli import main as cli
 
@@ -20,7 +21,7 @@ def _loaded_once(monkeypatch):
     def load_once(name_or_folder, **options):
         folder = presets.find(name_or_folder)
         files = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
-        key = (folder, *files, *sorted(options.items()))
+        key = (folder, *files, repr(sorted(options.items())))
         if key not in _LOADED:
             model = load(name_or_folder, **options)
             if presets.WEIGHTS not in dict(files):  # That warns, each time.
@@ -36,8 +37,9 @@ def _loaded_once(monkeypatch):
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Runs `haim_tf` with the given arguments; returns exit code, stdout and stderr."""
-    # How far long work is gets no line of its own: what takes long depends on the machine.
-    monkeypatch.setattr("haim_tf.progress.LINE_SECONDS", float("inf"))
+    # Long work gets no line of its own: what takes long depends on the machine.
+    for name in ("LINE_SECONDS", "SLOW_SECONDS"):
+        monkeypatch.setattr(f"haim_tf.progress.{name}", 1e6)
 
     def run(*arguments):
         try:
@@ -58,4 +60,6 @@ def _forget_commands():
             delattr(flags.FLAGS, flag.name)
         if name != "haim_tf.cli.main":
             del sys.modules[name]
+            # `from haim_tf.cli import _sheets` would find it here, its flags forgotten.
+            vars(sys.modules["haim_tf.cli"]).pop(name.rpartition(".")[2], None)
     flags.FLAGS.unparse_flags()

@@ -159,10 +159,11 @@ def test_interrupted(run, monkeypatch):
     assert run("list")[0] == 130
 
 
-@pytest.mark.parametrize("command", ["list", "--help"])
+@pytest.mark.parametrize("command", ["list", "--help", "--version"])
 def test_answers_without_tensorflow_and_keras(command):
     process = start(command, options=["-X", "importtime"])
-    assert process.returncode == 0 and ("debug" if command == "list" else "usage") in process.stdout
+    answer = {"list": "debug", "--help": "usage", "--version": "haim_tf"}[command]
+    assert process.returncode == 0 and answer in process.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in process.stderr.splitlines()}
     assert "haim_tf.cli.main" in imported
     assert not {"tensorflow", "keras", "numpy"} & imported

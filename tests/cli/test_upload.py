@@ -3,7 +3,6 @@
 import pytest
 
 from haim_tf import presets
-from haim_tf.presets import hub
 
 
 @pytest.fixture
@@ -14,7 +13,7 @@ def uploaded(monkeypatch):
         calls.append((folder, to, options))
         return "https://there/you/mine"
 
-    monkeypatch.setattr(hub, "upload", upload)
+    monkeypatch.setattr(presets, "upload", upload)
     return calls
 
 

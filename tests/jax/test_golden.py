@@ -86,6 +86,7 @@ def test_the_walk_draws_what_tensorflows_sampler_drew():
         assert differing <= DIFFERENT * grid.size, index
 
 
+@pytest.mark.usefixtures("compiles_quickly")
 def test_twenty_steps_of_training():
     """Every part's loss and gradient norm, each clipped by its own."""
     spec = importlib.util.spec_from_file_location("make", FOLDER / "make.py")

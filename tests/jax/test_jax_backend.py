@@ -21,6 +21,7 @@ def test_import_needs_no_tensorflow():
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.usefixtures("compiles_quickly")
 def test_a_model_encodes_scores_and_trains():
     import keras
     import numpy as np
@@ -52,6 +53,7 @@ def test_a_model_encodes_scores_and_trains():
     assert model.bits_per_dim(images, labels).mean() < before["total"].mean()
 
 
+@pytest.mark.usefixtures("compiles_quickly")
 def test_masked_self_prediction_trains():
     import keras
     import numpy as np

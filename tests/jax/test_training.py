@@ -6,11 +6,10 @@ import pytest
 
 import haim_tf
 from haim_tf import training
-from haim_tf.backend import unoptimized
 from haim_tf.data import Batches, ImageData
 from haim_tf.training import strategy as strategies
 
-pytestmark = pytest.mark.jax
+pytestmark = [pytest.mark.jax, pytest.mark.usefixtures("compiles_quickly")]
 
 RECIPE = {
     "model": {
@@ -39,12 +38,6 @@ RECIPE = {
         {"train": ["decoders", "prior"], "steps": 8, "learning_rate": 0.01, "warmup": 2},
     ],
 }
-
-
-@pytest.fixture(autouse=True)
-def _compiles_quickly():
-    with unoptimized():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +82,13 @@ def test_a_last_smaller_batch_is_a_step_too(precision):
         assert int(model.optimizer.iterations) == 10
         found.append(history["loss"])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5 if precision == "float32" else 1e-2)
+
+
+def test_batches_are_for_the_number_of_devices():
+    two = strategies.strategy_named("data_parallel")
+    strategies.check_batch_sizes(two, [2, 8])
+    with pytest.raises(ValueError, match="batch_size must be a multiple of 2, the number of replicas, got 3"):
+        strategies.check_batch_sizes(two, [2, 3])
 
 
 def test_strategies_of_tensorflow_are_refused():

@@ -361,3 +361,13 @@ def test_saved_model_samples_and_scores_the_same(model, samples, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(loaded.sample(3, seed=5), samples)
     np.testing.assert_allclose(loaded.log_prob(samples, 0), model.log_prob(samples, 0), rtol=1e-6)
+
+
+def test_the_arguments_are_plain_and_a_copy():
+    model = make(**CONFIGURATIONS["two levels, grey values as categories, labels"])
+    arguments = model.arguments
+    parts = [arguments, arguments["levels"], *arguments["levels"], arguments["prior"]]
+    assert {type(part) for part in parts} == {dict, list}  # Keras' own would hold on to the model.
+    arguments["levels"][0]["downsampling"] = 4
+    arguments["prior"]["width"] = 8
+    assert model.arguments["levels"][0]["downsampling"] == 2 and model.arguments["prior"]["width"] == 4

@@ -51,10 +51,14 @@ def test_nothing_rare_nothing_dropped(model, images):
     assert without_rare_codes(model, images, below=0.0) is model
 
 
-def test_two_codes_always_stay(model):
-    flat = np.zeros((2, *model.image_shape), "uint8")
-    pruned = without_rare_codes(model, flat, below=0.9)
-    assert min(pruned.codebook_sizes) >= 2
+def test_two_codes_always_stay():
+    network = {"width": 4, "blocks": 1}
+    level = {"downsampling": 2, "codebook_size": 4, "code_dim": 2, "width": 4, "blocks": 1}
+    model = haim_tf.HierarchicalModel((4, 4, 1), [{**level, "decoder": network}], network, mixtures=2)
+    model.autoencoders[0].quantizer.codebook.assign([[0, 0], [1e3, 0], [0, 1e3], [1e3, 1e3]])
+    images = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 1)).astype("uint8")
+    assert set(model.encode(images)[0].ravel()) == {0}
+    assert without_rare_codes(model, images, below=0.9).codebook_sizes[0] >= 2
 
 
 @pytest.mark.parametrize("below", [-0.1, 1.0, float("nan")])

@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from functools import partial
+from pathlib import Path
 
 import h5py
 import keras
@@ -171,6 +172,22 @@ def test_saving_is_all_or_nothing(model, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cannot write .*new: No space left on device"):
         model.save_to_preset(tmp_path / "new")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_preset_whose_successor_cannot_take_its_place_is_back(model, preset, monkeypatch):
+    before = {path.name: path.read_bytes() for path in preset.iterdir()}
+    rename = Path.rename
+
+    def fail(self, target):
+        if target == preset and not self.name.endswith(".replaced"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(ValueError, match="cannot write .*preset: Input/output error"):
+        model.save_to_preset(preset, overwrite=True)
+    assert {path.name: path.read_bytes() for path in preset.iterdir()} == before
+    assert os.listdir(preset.parent) == [preset.name]
 
 
 def test_saved_folder_is_as_readable_as_any_other(saved, tmp_path):

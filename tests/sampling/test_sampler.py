@@ -7,6 +7,7 @@ import haim_tf
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
 from haim_tf.networks import PixelCNN
 from haim_tf.sampling import Sampler, raster, seed_pairs
+from haim_tf.sampling.sampler import part_size
 
 SEEDS = seed_pairs(3, 3)
 
@@ -106,18 +107,43 @@ def test_same_seed_same_sample_at_real_size_at_any_batch_split():
 
 
 @pytest.mark.parametrize("num", [16, 17])
-def test_a_batch_cut_into_parts_for_threads_is_the_whole(samplers, monkeypatch, num):
+def test_a_batch_cut_into_parts_is_the_whole(samplers, monkeypatch, num):
     sampler, seeds = samplers["codes"], seed_pairs(5, num)
     settings = {"temperature": np.linspace(0.5, 1, num), "top_p": np.linspace(0.6, 1, num)}
     settings["labels"] = np.arange(num) % 3
-    monkeypatch.setattr(sampler, "_threads", 1)
+    monkeypatch.setattr("haim_tf.sampling.sampler.PART_SIZES", (1, 20, 20))
     grid, log_prob = sampler(seeds, **settings, log_prob=True)
-    for threads in (2, 3):
-        monkeypatch.setattr(sampler, "_threads", threads)
-        monkeypatch.setattr("haim_tf.sampling.sampler.EXAMPLES_A_THREAD", 5)
+    for threads in (1, 2):
+        monkeypatch.setattr("haim_tf.sampling.sampler._threads", lambda threads=threads: threads)
+        monkeypatch.setattr("haim_tf.sampling.sampler.PART_SIZES", (1, 3, 5))
         cut_grid, cut_log_prob = sampler(seeds, **settings, log_prob=True)
         np.testing.assert_array_equal(cut_grid, grid)
         np.testing.assert_allclose(cut_log_prob, log_prob, rtol=1e-5)
+
+
+def test_few_sizes_serve_all_numbers(monkeypatch):
+    monkeypatch.setattr("haim_tf.sampling.sampler.has_accelerator", lambda: False)
+    monkeypatch.setattr("haim_tf.sampling.sampler._threads", lambda: 2)
+    sizes = {count: part_size(count) for count in range(1, 200)}
+    assert sizes[1] == 1 and {sizes[count] for count in range(2, 9)} == {8}
+    assert sizes[16] == sizes[32] == 8 and sizes[48] == sizes[64] == sizes[199] == 32
+    monkeypatch.setattr("haim_tf.sampling.sampler._threads", lambda: 16)
+    assert part_size(64) == 8 and part_size(1000) == 32
+    monkeypatch.setattr("haim_tf.sampling.sampler.has_accelerator", lambda: True)
+    assert [part_size(count) for count in (1, 7, 9, 64, 129)] == [1, 8, 32, 128, 512]
+
+
+def test_what_ran_before_does_not_matter(samplers):
+    sampler = samplers["codes"]
+
+    def sample(count):
+        return sampler(seed_pairs(8, count), 1.0, 1.0, labels=np.arange(count) % 3)[0]
+
+    first = sample(6)
+    before = trace_counts(sampler)
+    np.testing.assert_array_equal(sample(7)[:6], first)
+    np.testing.assert_array_equal(sample(2), first[:2])
+    assert trace_counts(sampler) == before
 
 
 def test_compiled_ahead(samplers):

@@ -404,7 +404,7 @@ def test_the_leaves_recipe_keeps_its_promises():
     assert {**masked["model"], "levels": same} == recipe["model"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="three levels at 128 pixels, and samples of them")
 @pytest.mark.parametrize("variant", [None, "flat", "masked"])
 def test_the_leaves_recipe_s_own_path_in_smoke_mode(tmp_path, variant):
     tfds = pytest.importorskip("tensorflow_datasets")
