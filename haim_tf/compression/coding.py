@@ -175,6 +175,10 @@ def fingerprint(model: HierarchicalModel) -> bytes:
     return digest.digest()[:8]
 
 
+# Of any symbol, in the coder's fixed point.
+LEAST_PROBABILITY = 2.0**-24
+
+
 class _UndecodableError(ValueError):
     def __init__(self, name):
         super().__init__(
@@ -239,12 +243,19 @@ class _Encoder:
 class _Decoder:
     def __init__(self, words, name):
         self._coder, self._family, self._name = _constriction().RangeDecoder(words), _family(), name
+        # How much more its words can tell, in bits, generously: the coder itself would go on with zeros.
+        self._left = 2 * 32 * len(words) + 1000.0
 
     def code(self, values, probabilities):
         try:
-            return self._coder.decode(self._family, probabilities)
+            values = self._coder.decode(self._family, probabilities)
         except AssertionError:  # The coder's word for data that no symbols lead to.
             raise _UndecodableError(self._name) from None
+        chosen = probabilities[np.arange(len(values)), values] / probabilities.sum(axis=1)
+        self._left += float(np.log2(np.maximum(chosen, LEAST_PROBABILITY)).sum())
+        if self._left < 0:
+            raise _UndecodableError(self._name)
+        return values
 
     def exhausted(self):
         return self._coder.maybe_exhausted()

@@ -122,6 +122,16 @@ def test_altered_words_with_a_right_checksum(colour):
             decompress(colour, [dataclasses.replace(file, **changes)], ["x"])
 
 
+def test_a_size_that_the_words_do_not_reach_for_ends_soon(colour, monkeypatch):
+    """A file of a few hundred bytes that claims to hold 5,000 tiles."""
+    file = unpack(compress(colour, noise(1, 4, 8, 3), labels=1)[0])
+    batches, code = [], coding._code
+    monkeypatch.setattr(coding, "_code", lambda *arguments: batches.append(1) or code(*arguments))
+    with pytest.raises(ValueError, match="x cannot be decoded here"):
+        decompress(colour, [dataclasses.replace(file, height=20_000)], ["x"])
+    assert len(batches) < 50
+
+
 def test_other_floats_end_in_an_error(colour, monkeypatch):
     file = compress(colour, noise(1, 4, 8, 3), labels=1)[0]
     original = coding._code_values
