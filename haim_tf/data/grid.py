@@ -85,7 +85,7 @@ def sensible_columns(count: int) -> int:
         [2, 3, 3, 5, 8, 8]
     """
     least = math.ceil(math.sqrt(count))
-    full = (columns for columns in range(least, int(math.sqrt(2 * count)) + 1) if count % columns == 0)
+    full = (columns for columns in range(least, math.ceil(math.sqrt(2 * count)) + 1) if count % columns == 0)
     return next(full, least)
 
 
