@@ -120,3 +120,13 @@ def test_bad_input():
         pixels(np.zeros((2, 12, 12, 3), "uint8"))
     with pytest.raises(ValueError, match="float32"):
         codes(np.zeros((2, 12, 12), "float32"))
+
+
+def test_activations_stand_between_the_convolutions():
+    encoder = make(4)
+    pixels = make_inputs(encoder)
+    queries = to_numpy(encoder(pixels))
+    first, second = encoder.downsampling_convs
+    hidden = encoder.stack(second(tf.nn.silu(first(pixels))))
+    expected = encoder.to_queries(tf.nn.silu(hidden))
+    np.testing.assert_allclose(queries, to_numpy(expected), rtol=1e-5, atol=1e-6)
