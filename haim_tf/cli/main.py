@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for bad input (one line on stderr says what is wrong), 130 when interrupted. Where
         whoever reads standard output has gone, as `head` goes, it ends at once and without a word.
     """
+    with contextlib.suppress(AttributeError, ValueError):  # It is no file, or closed.
+        sys.stdout.reconfigure(errors="backslashreplace")  # Names hold what not every terminal can write.
     try:
         code = _main(arguments)
         sys.stdout.flush()

@@ -83,6 +83,7 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
         **kwargs: Any,
     ):
         inputs.check_settings()
+        inputs.check_configuration(image_shape, levels, prior)
         super().__init__(**kwargs)
         self._arguments = _as_python(
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -25,6 +25,17 @@ def check_settings() -> None:
                 f"keras.config.{name}() must be {value!r} for models of haim_tf, got {found!r}: call "
                 f"keras.config.set_{name}({value!r}) before they are made or loaded"
             )
+
+
+def check_configuration(image_shape: Any, levels: Any, prior: Any) -> None:
+    """A ValueError where a model's arguments are of other kinds than it takes apart."""
+    if np.ndim(image_shape) != 1:
+        raise ValueError(f"image_shape must be (H, W, C) with C 1 or 3, got {image_shape!r:.60}")
+    listed = isinstance(levels, Sequence) and not isinstance(levels, str)
+    if not listed or not all(isinstance(level, Mapping) for level in levels):
+        raise ValueError(f"levels must be a list of dicts, one per level, got {levels!r:.60}")
+    if not isinstance(prior, Mapping):
+        raise ValueError(f"prior must be a dict, got {prior!r:.60}")
 
 
 def check_images(images: np.ndarray, image_shape: ImageShape, any_scale: bool = False) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The command line itself: finding commands, help, exit codes and messages."""
 
+import io
 import os
+import shutil
 import subprocess
 import sys
 
@@ -34,6 +36,15 @@ def start(*arguments, options=()):
     # Without the log level that the tests set, as users have it.
     environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_a_terminal_that_cannot_write_a_name_gets_it_written_out(run, tmp_path, monkeypatch):
+    folder = tmp_path / "blätter"
+    shutil.copytree(haim_tf.presets.find("debug"), folder)
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run("info", folder)[0] == 0
+    assert f"in {tmp_path}/bl\\xe4tter\n" in terminal.buffer.getvalue().decode("ascii")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])

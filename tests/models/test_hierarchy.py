@@ -346,6 +346,9 @@ BAD_CONFIGURATIONS = {
     ),
     "mixtures": ({"mixtures": 0}, "mixtures must be an integer of at least 1"),
     "unknown argument": ({"depth": 3}, "depth"),
+    "no shape": ({"image_shape": None}, r"image_shape must be \(H, W, C\) with C 1 or 3, got None"),
+    "a text as shape": ({"image_shape": "441"}, "image_shape must be .* got '441'"),
+    "prior of another kind": ({"prior": [4]}, r"prior must be a dict, got \[4\]"),
 }
 
 
@@ -353,6 +356,12 @@ BAD_CONFIGURATIONS = {
 def test_bad_configurations(arguments, named):
     with pytest.raises(ValueError, match=named):
         make(**arguments)
+
+
+@pytest.mark.parametrize("levels", [None, 2, "two", {"width": 4}, ["two"]])
+def test_levels_of_another_kind(levels):
+    with pytest.raises(ValueError, match="levels must be a list of dicts, one per level, got"):
+        HierarchicalModel((4, 8, 1), levels, PRIOR)
 
 
 def test_saved_model_samples_and_scores_the_same(model, samples, tmp_path):
