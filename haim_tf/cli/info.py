@@ -19,7 +19,11 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"name one model, as in haim_tf info fashion_mnist28, got {len(names)}")
     folder = presets.find(names[0])
     config, metadata = presets.read(folder)
-    print("\n".join(describe(names[0], folder, config, metadata)))
+    try:
+        lines = describe(names[0], folder, config, metadata)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder} must be as save_to_preset writes it, got {error!r}") from error
+    print("\n".join(lines))
 
 
 def describe(name: str, folder: Path, config: dict[str, Any], metadata: dict[str, Any]) -> list[str]:
@@ -33,14 +37,14 @@ def describe(name: str, folder: Path, config: dict[str, Any], metadata: dict[str
         "weights": "pretrained" if presets.is_pretrained(folder) else "none that are trained",
         "sampling": ", ".join(f"{key} {_values(value)}" for key, value in sampling.items()),
     }
-    if bits := metadata.get("evaluation", {}).get("bits_per_dim", {}).get("total"):
-        report = metadata["evaluation"]
+    report = metadata.get("evaluation") or {}
+    if bits := (report.get("bits_per_dim") or {}).get("total"):
         rows["bits/dim"] = f"{bits:.3f} on {report['num']:,} images of {report['data']}"
-    pictures = [folder / name for name in metadata.get("pictures", {}) if (folder / name).is_file()]
+    pictures = [folder / name for name in metadata.get("pictures") or {} if (folder / name).is_file()]
     if pictures:
         rows["picture"] = pictures[0]
     lines = [f"{key:<9} {value}" for key, value in rows.items()]
-    for metric in metadata.get("metrics", ()):
+    for metric in metadata.get("metrics") or ():
         lines.append(f"metric    {metric['name']} {metric['value']}")
     count, class_names = config.get("num_classes"), metadata.get("class_names")
     if count is None:

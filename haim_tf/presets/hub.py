@@ -146,11 +146,14 @@ def upload(folder: str | os.PathLike, to: str, private: bool = False, license: s
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"there are no weights {folder / WEIGHTS} to upload")
     weights_file.check(folder / WEIGHTS, metadata.get("sha256"))
-    card = front_matter(metadata, license) + model_card(arguments, metadata, source=to)
+    try:
+        card = front_matter(metadata, license) + model_card(arguments, metadata, source=to)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / METADATA} must be as save_to_preset writes it, got {error!r}") from error
     contents: dict[str, Any] = {name: str(folder / name) for name in (CONFIG, METADATA, WEIGHTS)}
-    contents |= {
-        name: str(folder / name) for name in metadata.get("pictures", {}) if (folder / name).is_file()
-    }
+    # Of the folder alone, whatever paths the metadata names.
+    pictures = [name for name in metadata.get("pictures") or {} if Path(name).name == name]
+    contents |= {name: str(folder / name) for name in pictures if (folder / name).is_file()}
     contents[CARD] = card.encode()
     api = hub.HfApi(**LIBRARY)
     try:

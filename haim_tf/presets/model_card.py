@@ -28,7 +28,7 @@ def model_card(config: dict[str, Any], metadata: dict[str, Any], source: str | N
         ("Training", _facts(metadata.get("training"))),
         ("Sampling", _sampling(metadata.get("sampling"), metadata.get("sampling_chosen"))),
         ("Metrics", [*_evaluation(metadata.get("evaluation")), *_metrics(metadata.get("metrics"))]),
-        ("Limits", [f"- {limit}" for limit in metadata.get("limits", ())]),
+        ("Limits", [f"- {limit}" for limit in metadata.get("limits") or ()]),
         ("File", _file(metadata)),
     ]
     lines = []
@@ -99,7 +99,7 @@ def _introduction(config, metadata):
 
 def _pictures(metadata):
     lines = []
-    for file, caption in metadata.get("pictures", {}).items():
+    for file, caption in (metadata.get("pictures") or {}).items():
         lines += ["", f"![{caption}]({file})", "", caption]
     return lines
 

@@ -8,6 +8,19 @@ import pytest
 from haim_tf import presets
 
 
+@pytest.fixture
+def mine(tmp_path):
+    """`mine(changes)` is a preset with other entries in its metadata."""
+
+    def make(changes):
+        shutil.copytree(presets.find("debug"), tmp_path / "mine")
+        path = tmp_path / "mine" / "metadata.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        return tmp_path / "mine"
+
+    return make
+
+
 def test_all_classes_with_their_numbers(run):
     code, output, errors = run("info", "fashion_mnist28")
     assert (code, errors) == (0, "")
@@ -53,3 +66,17 @@ def test_bad_input(run, arguments, message):
     code, output, errors = run("info", *arguments)
     assert (code, output) == (2, "")
     assert errors.startswith(f"haim_tf info: {message}") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("nothing", ["evaluation", "pictures", "metrics", "sampling", "dataset"])
+def test_entries_may_be_null(run, mine, nothing):
+    assert run("info", mine({nothing: None}))[0] == 0
+
+
+@pytest.mark.parametrize("wrong", [{"evaluation": {"bits_per_dim": [3]}}, {"metrics": [{}]}])
+def test_metadata_that_nothing_writes_is_named(run, mine, wrong):
+    folder = mine(wrong)
+    code, output, errors = run("info", folder)
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"haim_tf info: {folder} must be as save_to_preset writes it, got ")
+    assert errors.count("\n") == 1

@@ -451,6 +451,9 @@ def test_other_format_version(preset, version):
         ({"sampling": 3}, "must have an object as sampling, got 3"),
         ({"sha256": 7}, "must have a text as sha256, got 7"),
         ({"name": {}}, "must have a text as name, got {}"),
+        ({"pictures": ["a.png"]}, r"must have an object as pictures, got \['a.png'\]"),
+        ({"metrics": {"a": 1}}, "must have a list as metrics, got {'a': 1}"),
+        ({"license": 2}, "must have a text as license, got 2"),
     ],
 )
 def test_metadata_of_other_kinds(preset, changes, message):

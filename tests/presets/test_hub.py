@@ -217,6 +217,28 @@ def test_what_cannot_be_uploaded(api, to, error, message):
         hub.upload(presets.find("debug"), to)
 
 
+def test_nothing_outside_of_the_folder_is_uploaded(api, server, tmp_path):
+    (tmp_path / "private.png").write_text("mine alone")
+    pictures = {"../private.png": "theirs", str(tmp_path / "private.png"): "theirs", "a.png": "a"}
+    haim_tf.load("debug").save_to_preset(tmp_path / "mine", metadata={"pictures": pictures})
+    (tmp_path / "mine" / "a.png").write_text("picture")
+    hub.upload(tmp_path / "mine", "hf://you/mine")
+    names = set(server.repositories["you/mine"]["main"])
+    assert names == {"README.md", "a.png", "config.json", "metadata.json", "model.weights.h5"}
+
+
+@pytest.mark.parametrize("lost", ["parameters", "parameters_by_part", "keras_version"])
+def test_metadata_that_no_card_can_be_made_of_is_named(api, tmp_path, lost):
+    haim_tf.load("debug").save_to_preset(tmp_path / "mine")
+    path = tmp_path / "mine" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata[lost]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=f"must be as save_to_preset writes it, got KeyError.'{lost}'"):
+        hub.upload(tmp_path / "mine", "hf://you/mine")
+    assert not api.calls
+
+
 def test_neither_bare_nor_damaged_presets_are_uploaded(api, server, tmp_path):
     model = haim_tf.load("debug")
     model.save_to_preset(tmp_path / "bare", weights=False)
