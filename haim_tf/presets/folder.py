@@ -51,6 +51,10 @@ def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
 
     One on the hub is downloaded, with `weights` where these are wanted too.
 
+    Raises:
+        ValueError: an unknown name, or none at all.
+        FileNotFoundError: no such folder.
+
     Example:
         >>> find("debug").name
         'debug'
@@ -79,6 +83,10 @@ def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`.
+
+    Raises:
+        ValueError: files that are damaged, of another format or of something else.
+        FileNotFoundError: a file of the preset is missing.
 
     Example:
         >>> arguments, metadata = read(find("debug"))
