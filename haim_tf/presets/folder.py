@@ -118,7 +118,8 @@ def check_metadata(folder: Path, arguments: dict[str, Any], metadata: dict[str, 
             raise ValueError(f"{folder / METADATA} must have {told} as {key}, got {metadata[key]!r:.60}")
     names, count = metadata.get("class_names"), arguments.get("num_classes")
     if names is not None and not (len(names) == count and all(isinstance(name, str) for name in names)):
-        raise ValueError(f"{folder / METADATA} must have {count} texts as class_names, got {names!r:.60}")
+        wanted = f"{count} texts as class_names" if count else "no class_names where the model has no classes"
+        raise ValueError(f"{folder / METADATA} must have {wanted}, got {names!r:.60}")
 
 
 def is_pretrained(folder: Path) -> bool:
