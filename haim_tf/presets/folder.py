@@ -68,8 +68,7 @@ def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
     names = list_models()
     if name_or_folder in names:
         return _zoo() / name_or_folder
-    folder = files.expanded(name_or_folder)
-    if name_or_folder != "" and folder.is_dir():
+    if name_or_folder != "" and (folder := files.expanded(name_or_folder)).is_dir():
         return folder
     if not isinstance(name_or_folder, str) or os.sep in name_or_folder or name_or_folder[:1] in (".", "~"):
         raise FileNotFoundError(f"there is no preset folder {str(name_or_folder)!r}")

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from haim_tf.models import HierarchicalModel
 
 LOCK = "lock"
+# What `write_file` leaves of a run's files where the process is killed.
+_UNFINISHED = re.compile(r"\.(recipe\.json|data\.json|[a-z]+\.npz|metrics\.csv|\w+\.png)\.\d+")
 
 
 class RunFolder:
@@ -135,11 +138,14 @@ class RunFolder:
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file: name a new folder")
         found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
-        if found - {LOCK} and not recipe_file.exists():
+        unfinished = {name for name in found if _UNFINISHED.fullmatch(name)}
+        if found - {LOCK, *unfinished} and not recipe_file.exists():
             raise ValueError(f"{self.folder} exists and is not a training run: name a new folder")
         try:
             files.linked(self.folder).mkdir(parents=True, exist_ok=True)
             self._take_lock()
+            for name in unfinished:
+                (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(f"cannot write {self.folder}: {error.strerror or error}") from error
         if recipe_file.exists():
