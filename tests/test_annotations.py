@@ -24,6 +24,7 @@ CHECKED = (
     "models",
     "networks",
     "presets",
+    "programs",
     "progress.py",
     "registered.py",
     "registry.py",

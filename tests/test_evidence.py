@@ -27,7 +27,7 @@ def page(monkeypatch):
 def test_smoke_mode_measures_resumes_and_writes_the_page(script, eagerly, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # Sheets of each training, for which every network's program would be made once more.
-    monkeypatch.setattr(training.stages, "_save_pictures", lambda *arguments: None)
+    monkeypatch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
     rng = np.random.default_rng(0)
     arrays = {}
     for split, count in (("train", 40), ("test", 16)):

@@ -10,7 +10,7 @@ import pytest
 
 import haim_tf
 from haim_tf.registered import REGISTERED, registered_class
-from haim_tf.training.stages import AveragingAdam
+from haim_tf.training.optimizer import AveragingAdam
 
 # A program called `haim_tf`, as the command is; later it has no arguments at all, not even a name.
 PROGRAM = """

@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from haim_tf import programs, progress
+from haim_tf import progress
 from haim_tf.likelihoods import Categorical
 from haim_tf.networks import PixelCNN
+from haim_tf.programs import folder, identity
 from haim_tf.sampling import Sampler, seed_pairs
 
 LABELS = np.array([0, 2, 1])
@@ -73,17 +74,17 @@ def test_a_damaged_file_is_made_anew(home, expected, damage):
     file.write_bytes(damage(whole))
     sampler = make_sampler()
     np.testing.assert_array_equal(sample(sampler), expected)
-    assert traces(sampler) == 1 and programs._read(file) is not None
+    assert traces(sampler) == 1 and folder.read(file) is not None
 
 
 def test_one_that_does_not_run_is_made_anew(home, expected):
     sample(make_sampler())
     (file,) = kept(home)
-    content = programs._read(file)
-    programs._write(file, {**content, "variables": content["variables"][::-1]})
+    content = folder.read(file)
+    folder.write(file, {**content, "variables": content["variables"][::-1]})
     sampler = make_sampler()
     np.testing.assert_array_equal(sample(sampler), expected)
-    assert traces(sampler) == 1 and programs._read(file)["variables"] == content["variables"]
+    assert traces(sampler) == 1 and folder.read(file)["variables"] == content["variables"]
 
 
 def test_no_folder_of_ones_own(home, expected):
@@ -103,23 +104,23 @@ def test_a_full_disk(home, expected, full_disk):
 
 
 def test_the_oldest_go_first(home, monkeypatch):
-    folder = home / "programs"
-    folder.mkdir(parents=True)
+    place = home / "programs"
+    place.mkdir(parents=True)
     content = {"graph": b"", "variables": [], "outputs": [], "executables": {"x": os.urandom(1000)}}
     for i in range(4):
-        programs._write(folder / f"{i}.zip", content)
-        os.utime(folder / f"{i}.zip", (i, i))
-    programs._read(folder / "0.zip")  # Used just now.
-    monkeypatch.setattr(programs, "MAX_BYTES", 3 * (folder / "0.zip").stat().st_size + 10)
-    programs._write(folder / "4.zip", content)
+        folder.write(place / f"{i}.zip", content)
+        os.utime(place / f"{i}.zip", (i, i))
+    folder.read(place / "0.zip")  # Used just now.
+    monkeypatch.setattr(folder, "MAX_BYTES", 3 * (place / "0.zip").stat().st_size + 10)
+    folder.write(place / "4.zip", content)
     assert [file.name for file in kept(home)] == ["0.zip", "3.zip", "4.zip"]
 
 
 def test_each_version_has_its_own(home, monkeypatch):
     sample(make_sampler())
-    for name, other in (("__version__", "9"), ("_sources", lambda: "other"), ("_processor", lambda: "other")):
+    for name, other in (("__version__", "9"), ("_sources", lambda: "other"), ("processor", lambda: "other")):
         before = len(kept(home))
-        monkeypatch.setattr(programs, name, other)
+        monkeypatch.setattr(identity, name, other)
         sample(make_sampler())
         assert len(kept(home)) == before + 1
 
@@ -146,20 +147,20 @@ import sys
 
 import haim_tf
 import numpy as np
+from haim_tf.programs import graphs
 
 spec = importlib.util.spec_from_file_location("test_programs", sys.argv[1])
 tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tests)
-programs = tests.programs
 
-loaded, compiled = programs._loaded, []
+loaded, compiled = graphs.loaded, []
 
 def watched(content, *args):
     program, found = loaded(content, *args)
     compiled.append(len(set(found) - set(content["executables"])))
     return program, found
 
-programs._loaded = watched
+graphs.loaded = watched
 sampler = tests.make_sampler()
 np.save(sys.argv[2], tests.sample(sampler))
 print(tests.traces(sampler), *compiled)

@@ -46,7 +46,7 @@ flags.DEFINE_integer("columns", None, "Images in a row of the sheet.", lower_bou
 flags.DEFINE_string("output", "samples.png", "The sheet, a .png file; one that is there is replaced.")
 flags.DEFINE_string("npz", None, "Also write images and labels to this new .npz file.")
 
-# Of a sheet with a column a class.
+# Of a sheet with one column per class.
 MOST_COLUMNS = 20
 
 

@@ -13,7 +13,7 @@ from haim_tf.models import HierarchicalModel
 from haim_tf.training import strategy as strategies
 from haim_tf.training.held_out import WATCHED
 from haim_tf.training.recipe import read_recipe
-from haim_tf.training.stages import load_for, train_on
+from haim_tf.training.whole_run import load_for, train_on
 
 # Steps between two looks at the held-out images.
 INTERVAL = 50

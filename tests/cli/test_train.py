@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import haim_tf
-from haim_tf.training import stages
+from haim_tf.training import outcome
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def data(tmp_path, monkeypatch):
 
 
 def test_from_a_preset(run, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "_save_pictures", lambda *_: None)  # Which take long to compile.
+    monkeypatch.setattr(outcome, "save_pictures", lambda *_: None)  # Which take long to compile.
     flags = [f"--data={data}", "--output=run", "--smoke", "--freeze=codes,decoders", "--seed=3"]
     code, output, errors = run("train", "--from=debug", *flags)
     assert (code, output) == (0, "done: run/preset\n")

@@ -9,7 +9,7 @@ import pytest
 
 import haim_tf
 from haim_tf import training
-from haim_tf.training import stages
+from haim_tf.training import outcome
 
 CLASSES = ["rust", "moss", "sky"]
 
@@ -58,7 +58,7 @@ def data(pictures, tmp_path_factory):
 def no_pictures():
     """What they take to compile is more than all the training here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "_save_pictures", lambda *_: None)
+        patch.setattr(outcome, "save_pictures", lambda *_: None)
         yield
 
 

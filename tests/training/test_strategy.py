@@ -57,15 +57,15 @@ if sys.argv[1] == "mirrored":
     mirrored = tf.distribute.MirroredStrategy
     tf.distribute.MirroredStrategy = lambda: mirrored(["CPU:0", "CPU:1"])
 from haim_tf import training
-from haim_tf.training import stages
-stages._save_pictures = lambda *args: None
-stage, kept = stages._train_stage, {}
+from haim_tf.training import outcome, stages
+outcome.save_pictures = lambda *args: None
+stage, kept = stages.train_stage, {}
 def train_stage(model, *args):
     stage(model, *args)
     for number, weight in enumerate(model.weights):
         for replica, copy in enumerate(getattr(weight.value, "values", [weight.value])):
             kept[f"{replica}:{number}"] = copy.numpy()
-stages._train_stage = train_stage
+stages.train_stage = train_stage
 recipe = training.read_recipe(sys.argv[2])
 training.train(recipe, sys.argv[3], sys.argv[4], strategy=sys.argv[1], verbose=False)
 np.savez(sys.argv[5], **kept)
@@ -88,7 +88,7 @@ def one_process(folder):
     """Without a program, and without pictures, whose making takes long and which are not the point."""
     tf.config.run_functions_eagerly(True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.stages, "_save_pictures", lambda *arguments: None)
+        patch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
         model = training.train(
             training.read_recipe(RECIPE), folder / "images.npz", folder / "one_process", verbose=False
         )

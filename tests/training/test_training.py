@@ -93,7 +93,7 @@ def eager_run(data, tmp_path_factory):
     """The model of a whole short run without programs, as the runs that are compared with it."""
     tf.config.run_functions_eagerly(True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.stages, "_save_pictures", lambda *arguments: None)
+        patch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
         folder = tmp_path_factory.mktemp("eager") / "run"
         model = training.train(training.read_recipe(SHORT), data, folder, verbose=False)
     tf.config.run_functions_eagerly(False)
@@ -104,7 +104,7 @@ def eager_run(data, tmp_path_factory):
 def _quickly(eagerly, monkeypatch):
     """A few steps are quickest without a program, and pictures need one for each network; `whole_run`, which
     is made before this applies, has both."""
-    monkeypatch.setattr(training.stages, "_save_pictures", lambda *arguments: None)
+    monkeypatch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
 
 
 @pytest.fixture
@@ -495,7 +495,7 @@ def test_a_preset_that_could_not_be_written_is_known_before_step_1(data, tmp_pat
     recipe = training.read_recipe(RECIPE)
     with training.RunFolder(tmp_path / "run", recipe):
         (tmp_path / "run" / "preset").write_text("no folder")
-    monkeypatch.setattr(training.stages, "_train_stage", lambda *args: pytest.fail("it began"))
+    monkeypatch.setattr(training.stages, "train_stage", lambda *args: pytest.fail("it began"))
     with pytest.raises(ValueError, match="preset exists"):
         training.train(recipe, data, tmp_path / "run", verbose=False)
 
@@ -661,7 +661,7 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine(data, tmp_path, monke
 
 def test_an_average_reaches_back_a_tenth_of_the_steps_at_most():
     variable = keras.Variable([0.0])
-    optimizer = training.stages.AveragingAdam(1.0, use_ema=True, ema_momentum=0.99)
+    optimizer = training.optimizer.AveragingAdam(1.0, use_ema=True, ema_momentum=0.99)
     optimizer.build([variable])
     values, average = [], 0.0
     for step in range(1, 300):

@@ -1,0 +1,168 @@
+"""`train`: the stages of a recipe one after the other, from whatever point an earlier run reached."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import keras
+
+from haim_tf import data as haim_data
+from haim_tf import files, presets, progress
+from haim_tf.checks import is_about_arguments
+from haim_tf.models import HierarchicalModel
+from haim_tf.training import stages
+from haim_tf.training import strategy as strategies
+from haim_tf.training.outcome import dress, run_metadata
+from haim_tf.training.recipe import CLASSES_OF_DATA, Recipe, check_recipe, with_classes_of
+from haim_tf.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from haim_tf.data import ImageData
+    from haim_tf.training.strategy import Strategy
+
+
+def train(
+    recipe: Recipe,
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    split: str = "train",
+    resume: bool = True,
+    verbose: bool = True,
+    strategy: str = "none",
+) -> HierarchicalModel:
+    """Trains a model by a recipe, or goes on with a run that was interrupted.
+
+    The output folder holds `recipe.json`, `data.json` (what it is trained on), `metrics.csv`,
+    `checkpoint.npz` (replaced atomically) and at the end `preset/`, which `haim_tf.load` reads.
+
+    Args:
+        recipe: as `read_recipe` returns.
+        source, split: what `haim_tf.data.load` reads.
+        output: the run's folder, made where absent.
+        resume: whether a folder that holds an unfinished run may be gone on with.
+        verbose: whether to report progress.
+        strategy: "none"; "data_parallel" (under JAX) or "mirrored" (under TensorFlow), all devices of this
+            machine; or "multi_worker", all machines that `TF_CONFIG` names (see `docs/distributed.md`). The
+            recipe's batch is shared by the devices.
+
+    Returns:
+        The trained `HierarchicalModel` (float32).
+
+    Raises:
+        ValueError: a folder that holds something else, or the run of another recipe or other data; data that
+            does not fit the recipe; a strategy that cannot be had here; a loss that is no longer finite (the
+            last finite checkpoint stays).
+
+    Example:
+        >>> recipe = read_recipe("fashion_mnist28", smoke=True)
+        >>> model = train(recipe, "fashion_mnist", "runs/mine")
+        >>> model = haim_tf.load("runs/mine/preset")
+    """
+    strategy = strategies.strategy_named(strategy)
+    chief = strategies.is_chief(strategy)
+    verbose = verbose and chief
+    if recipe["model"].get("num_classes") == CLASSES_OF_DATA:
+        images = haim_data.load(source, split, image_shape=recipe["model"].get("image_shape"))
+        recipe = with_classes_of(recipe, images)
+        model = _model(recipe)
+    else:  # What is wrong with the model is said before data is read, which may take long.
+        model = _model(recipe)
+        images = haim_data.load(source, split, image_shape=model.image_shape)
+    return train_on(images, source, recipe, model, output, split, resume, verbose, strategy)
+
+
+def train_on(
+    images: ImageData,
+    source: str | os.PathLike,
+    recipe: Recipe,
+    model: HierarchicalModel,
+    output: str | os.PathLike,
+    split: str,
+    resume: bool,
+    verbose: bool,
+    strategy: Strategy | None,
+) -> HierarchicalModel:
+    """`train`, of images that have been read and a model of the recipe's configuration, which only tells
+    shapes and names; `strategy` is a `tf.distribute` strategy or `None`."""
+    check_recipe(recipe, model, images)
+    strategies.check_batch_sizes(strategy, [stage["batch_size"] for stage in recipe["stages"]])
+    strategies.check_stops(strategy, recipe["stages"])
+    known = {"source": _source_name(source), "split": split, **images.fingerprint()}
+    with RunFolder(output, recipe, resume, writes=strategies.is_chief(strategy), data=known) as run:
+        # What is written last is known to be writable first.
+        if run.writes:
+            dress(model, recipe, images)
+            metadata = run_metadata(run, recipe, images, model)
+            presets.check_savable(model, run.folder / "preset", metadata=metadata, overwrite=True)
+        del model
+        if verbose:
+            progress.tell(f"training on {len(images)} images of {images.name}, {images.split}")
+        return _train(recipe, images, run, verbose, strategy)
+
+
+def _model(recipe):
+    try:
+        return HierarchicalModel(**recipe["model"], dtype=recipe["precision"])
+    except Exception as error:
+        if not is_about_arguments(error):
+            raise
+        raise ValueError(f"a recipe's model must be arguments of HierarchicalModel: {error}") from error
+
+
+def _source_name(source):
+    """A source as it can be found from any folder: a path absolute, the name of a TFDS data set as it is."""
+    path = files.absolute(source)
+    return haim_data.printable(str(path if path.exists() else source))
+
+
+def _train(recipe, images, run, verbose, strategy):
+    strategies.wait(strategy, run.position.values())
+    model = _current_model(run, recipe, images, strategy)
+    kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
+
+    first_step = 0
+    for number, stage in enumerate(recipe["stages"]):
+        if number >= run.position["stage"]:
+            stages.train_stage(model, recipe, number, first_step, kept, held, run, verbose, strategy)
+            model = _current_model(run, recipe, images, strategy)
+        first_step += stage["steps"]
+    run.restore(model)
+    trained = HierarchicalModel(**(run.model_arguments or recipe["model"]))
+    trained.set_weights(model.get_weights())
+    dress(trained, recipe, images)
+    # Where the only stage brought nothing better, the weights are those that it began with.
+    began_best = run.best is not None and run.best["step"] == 0 and len(recipe["stages"]) == 1
+    trained.fitted, trained.fitted_on = not began_best, images.name
+    if run.writes:
+        metadata = run_metadata(run, recipe, images, trained)
+        presets.save_to_preset(trained, run.folder / "preset", metadata=metadata, overwrite=True)
+    strategies.wait(strategy)  # A worker that left would take the chief with it.
+    return trained
+
+
+def _current_model(run, recipe, images, strategy):
+    """A model of the configuration that the run has reached: codes may have been dropped on the way."""
+    keras.utils.set_random_seed(recipe["seed"])
+    with strategies.scope(strategy):
+        model = HierarchicalModel(**(run.model_arguments or recipe["model"]), dtype=recipe["precision"])
+    if run.model_arguments is None and recipe.get("from"):
+        keras.utils.set_random_seed(recipe["seed"])
+        start = load_for(recipe["from"]["model"], images)
+        if start.origin != recipe["from"]["origin"]:
+            raise ValueError(
+                f"{recipe['from']['model']} must be the preset that the run began with, got another"
+            )
+        model.set_weights(start.get_weights())
+    run.restore(model)
+    return model
+
+
+def load_for(name: str | os.PathLike, images: ImageData) -> HierarchicalModel:
+    """A preset's model with the classes of an `ImageData`, by name where it has names."""
+    if images.labels is None:
+        return presets.load(name, weights=True)
+    classes = {"num_classes": int(images.labels.max()) + 1}
+    if images.class_names is not None:
+        classes = {"class_names": images.class_names}
+    return presets.load(name, weights=True, **classes)
