@@ -33,7 +33,7 @@ def expanded(path: str | os.PathLike) -> Path:
 
 def home() -> Path:
     """The user's own folder of haim_tf, `HAIM_TF_HOME` or `~/.cache/haim_tf`; it need not exist yet."""
-    return Path(os.environ.get("HAIM_TF_HOME") or "~/.cache/haim_tf").expanduser()
+    return expanded(os.environ.get("HAIM_TF_HOME") or "~/.cache/haim_tf")
 
 
 def absolute(path: str | os.PathLike) -> Path:

@@ -1,8 +1,10 @@
 """Kept programs: the same samples without tracing or compiling, and whatever is wrong with the folder."""
 
+import io
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -66,7 +68,17 @@ def test_nothing_is_kept_where_the_user_says_so(home, monkeypatch, expected):
     assert not home.exists()
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:500], lambda content: b""])
+def about_of_another_kind(content):
+    damaged = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(damaged, "w") as archive:
+        for name in whole.namelist():
+            archive.writestr(name, b"[]" if name == folder.ABOUT else whole.read(name))
+    return damaged.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:500], lambda content: b"", about_of_another_kind]
+)
 def test_a_damaged_file_is_made_anew(home, expected, damage):
     sample(make_sampler())
     (file,) = kept(home)
@@ -90,6 +102,9 @@ def test_one_that_does_not_run_is_made_anew(home, expected):
 def test_no_folder_of_ones_own(home, expected):
     home.write_text("not a folder")
     np.testing.assert_array_equal(sample(make_sampler()), expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAIM_TF_HOME", "~nobody-is-called-so/kept")
+        np.testing.assert_array_equal(sample(make_sampler()), expected)
     home.unlink()
     (home / "programs").mkdir(parents=True)
     (home / "programs").chmod(0o777)

@@ -29,7 +29,7 @@ def keeping() -> bool:
     try:
         home().mkdir(mode=0o700, parents=True, exist_ok=True)
         status = home().stat()
-    except (OSError, RuntimeError):  # No room for it, or no home.
+    except (OSError, ValueError):  # No room for it, or no home.
         return False
     if not hasattr(os, "getuid"):
         return True
@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, Any] | None:
             content["graph"] = archive.read(GRAPH)
             names = [name for name in archive.namelist() if name.startswith(EXECUTABLES)]
             content["executables"] = {name.removeprefix(EXECUTABLES): archive.read(name) for name in names}
-    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error, zipfile.BadZipFile):
         return None
     with contextlib.suppress(OSError):
         os.utime(path)

@@ -153,6 +153,8 @@ def _current_model(run, recipe, images, strategy):
             raise ValueError(
                 f"{recipe['from']['model']} must be the preset that the run began with, got another"
             )
+        if start.arguments != model.arguments:
+            raise ValueError(f"the recipe's model must be that of {recipe['from']['model']}, got another")
         model.set_weights(start.get_weights())
     run.restore(model)
     return model

@@ -123,3 +123,9 @@ def test_a_url_needs_a_checksum(preset):
     change(preset, sha256=None)
     with pytest.raises(ValueError, match="sha256"):
         haim_tf.load(str(preset))
+
+
+def test_a_home_that_nobody_has_is_named(monkeypatch):
+    monkeypatch.setenv("HAIM_TF_HOME", "~nobody-is-called-so/kept")
+    with pytest.raises(ValueError, match="must be a path without ~, for there is no such home"):
+        downloads.kept_path("mine", "0" * 64)

@@ -241,3 +241,15 @@ def test_patience_in_a_recipe(start, pictures, data, tmp_path):
     )
     with pytest.raises(ValueError, match="patience and ema"):
         training.read_recipe({**recipe, "ema": 0.9})
+
+
+def test_a_recipe_of_another_model_than_its_preset_is_refused(start, data, tmp_path):
+    model = haim_tf.load(start, num_classes=3)
+    recipe = {
+        "from": {"model": str(start), "origin": model.origin, "class_names": None, "sampling": None},
+        "model": {**model.arguments, "prior": {"width": 8, "blocks": 1}},
+        "interval": 2,
+        "stages": [{"train": ["prior"], "steps": 2, "learning_rate": 0.001}],
+    }
+    with pytest.raises(ValueError, match=f"the recipe's model must be that of {start}, got another"):
+        training.train(training.read_recipe(recipe), data, tmp_path / "run")
