@@ -27,7 +27,7 @@ def test_upload(run, uploaded):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model=debug"], "flag --to=None"),
+        (["--model=debug"], "--to must be given"),
         (["--model=debgu", "--to=hf://you/mine"], "there is no model 'debgu'"),
         (["--model=debug", "--to=you/mine"], "a preset on the hub must be hf://owner/name"),
     ],
