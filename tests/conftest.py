@@ -9,9 +9,7 @@ from pathlib import Path
 
 # What tests compile is of no use later on.
 os.environ["HAIM_TF_PROGRAMS"] = "0"
-# TensorFlow reads them when it is imported. A program runs a few times on a few numbers: XLA makes it sooner
-# where it does not make it fast. Tests run side by side, a thread each.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# TensorFlow reads them when it is imported. Tests run side by side, a thread each.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
