@@ -276,7 +276,7 @@ def measure_samples(model, settings, seed, train, val, judge, folder):
 
 
 def save_pictures(model, settings, seed, val, folder):
-    """`codes.png`: a row an image, what the auxiliary decoder makes of its codes, and samples of the main
+    """`codes.png`: one row per image, what the auxiliary decoder makes of its codes, and samples of the main
     decoder from the same codes; `samples.png`: samples of the whole model."""
     from haim_tf import data
 

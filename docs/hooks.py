@@ -13,7 +13,7 @@ import griffe
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-LINK = re.compile(r"(?<=\]\()[^)\s#]+")
+LINK = re.compile(r"""(?<=\]\()[^)\s#]+|(?<=<img src=")[^"]+""")
 
 
 def on_files(files, config):

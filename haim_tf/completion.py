@@ -87,7 +87,7 @@ def complete(
         >>> model = haim_tf.load("debug")
         >>> images = model.sample(2, labels=3)
         >>> completed = complete(model, images, rows=8, labels=3, candidates=2)
-        >>> (completed[:, :8] == images[:, :8]).all()
+        >>> bool((completed[:, :8] == images[:, :8]).all())
         True
 
     NOTE: the paper has no completion; weighing candidates is sampling-importance-resampling (Rubin 1987).

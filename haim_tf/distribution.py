@@ -147,7 +147,7 @@ class ImageDistribution(_ModelDistribution):
     Args:
         model: a `HierarchicalModel`.
         labels: of a class-conditional model: ints of any shape, or names of classes (that is the batch shape,
-            a distribution a label; `()` of one int), or `None`: every label equally likely, summed over.
+            one distribution per label; `()` of one int), or `None`: every label equally likely, summed over.
         temperature: of samples; one value, or one per level (finest first) and one for the prior. `log_prob`
             is known at temperature 1 only.
 

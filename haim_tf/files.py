@@ -19,8 +19,10 @@ def expanded(path: str | os.PathLike) -> Path:
     """`path` as a `Path`, a `~` in front of it replaced by the user's home.
 
     Raises:
-        ValueError: nobody knows where that is.
+        ValueError: nobody knows where that is, or it is no path.
     """
+    if str(path) == "" or "\0" in str(path):  # pathlib takes "" for the current folder.
+        raise ValueError(f"a path must have at least one character and no null byte, got {str(path)!r}")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -1,6 +1,7 @@
 """`plot_run`: a training as a picture."""
 
 import csv
+import json
 import os
 
 from haim_tf import files
@@ -25,7 +26,7 @@ def plot_run(folder: str | os.PathLike, output: str | os.PathLike) -> int:
 
     Raises:
         FileNotFoundError: no run there, or one that has not written its log yet.
-        ValueError: no matplotlib, or a picture that cannot be written.
+        ValueError: no matplotlib, a log or recipe that is damaged, or a picture that cannot be written.
 
     Example:
         >>> plot_run("runs/mine", "training.png")
@@ -35,10 +36,9 @@ def plot_run(folder: str | os.PathLike, output: str | os.PathLike) -> int:
     if not log.is_file() or not recipe.is_file():
         raise FileNotFoundError(f"{folder} must be the folder of a training run, got one without {log.name}")
     figure_class = _figure_class()
-    sizes = [level["codebook_size"] for level in files.read_json(recipe)["model"].get("levels", [])]
-    with open(log, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = list(rows[0]) if rows else []
+    sizes = _read(recipe, lambda file: [int(x["codebook_size"]) for x in json.load(file)["model"]["levels"]])
+    rows = _read(log, _rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
     steps, ends = _steps(rows)
     curves = [name for name in names if name.startswith(HELD_OUT)]
     unit = "bits/dim"
@@ -70,11 +70,24 @@ def plot_run(folder: str | os.PathLike, output: str | os.PathLike) -> int:
     return steps[-1] if steps else 0
 
 
+def _read(path, content):
+    """What `content` makes of an opened file; a ValueError where that cannot be done."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return content(file)
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged, or not of a training run: {error!r:.100}") from None
+
+
+def _rows(file):
+    """The rows of a log, each a dict of the numbers in it, with `stage` and `step`."""
+    rows = [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+    return [{**row, "stage": int(row["stage"]), "step": int(row["step"])} for row in rows]
+
+
 def _points(steps, rows, name, factor=1.0):
     """The steps at which a figure was logged, and its values."""
-    found = [
-        (step, factor * float(row[name])) for step, row in zip(steps, rows, strict=True) if row.get(name)
-    ]
+    found = [(step, factor * row[name]) for step, row in zip(steps, rows, strict=True) if name in row]
     return [step for step, _ in found], [value for _, value in found]
 
 
@@ -91,7 +104,7 @@ def _steps(rows):
     """Each row's step counted from the start of the training, and those at which stages ended."""
     steps, ends, before = [], [], 0
     for i, row in enumerate(rows):
-        steps.append(before + int(row["step"]))
+        steps.append(before + row["step"])
         if i + 1 == len(rows) or rows[i + 1]["stage"] != row["stage"]:
             before = steps[-1]
             ends.append(before)

@@ -32,6 +32,14 @@ class Registry:
 
         Raises:
             ValueError: the name is taken.
+
+        Example:
+            >>> kinds = Registry("drawing")
+            >>> @kinds.register("circle")
+            ... def circle(radius=1):
+            ...     return radius * 2
+            >>> kinds.kinds
+            ['circle']
         """
 
         def decorate(maker):
@@ -59,6 +67,14 @@ class Registry:
 
         Raises:
             ValueError: an unknown kind; unknown or wrong arguments.
+
+        Example:
+            >>> kinds = Registry("drawing")
+            >>> @kinds.register("circle")
+            ... def circle(radius=1):
+            ...     return radius * 2
+            >>> kinds.make("the drawing", {"kind": "circle"})
+            2
         """
         arguments = dict(configuration)
         kind = arguments.pop("kind", default)

@@ -1145,6 +1145,12 @@ def test_wrong_grids_leave_nothing_behind(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["sheet.png"] and (tmp_path / "sheet.png").read_bytes() == before
 
 
+def test_a_sheet_larger_than_memory_is_one_error(tmp_path):
+    with pytest.raises(ValueError, match="the sheet must fit in memory: scale must be smaller, got 1000000"):
+        save_grid(random_images(2, 4, 4, 1), tmp_path / "sheet.png", scale=10**6)
+    assert os.listdir(tmp_path) == []
+
+
 # Without TensorFlow
 
 

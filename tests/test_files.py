@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+import haim_tf
 from haim_tf import files
 from haim_tf.data import save_grid
 
@@ -39,6 +40,15 @@ def test_a_home_is_found_or_named_as_missing(tmp_path, monkeypatch):
     assert files.absolute("~/a.json") == tmp_path / "a.json"
     with pytest.raises(ValueError, match="must be a path without ~, for there is no such home"):
         files.check_new_file("~nobody-is-called-so/a.json")
+
+
+def test_no_path_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images.npy").touch()
+    for path in ("", "a\0b"):
+        for use in (files.expanded, files.check_new_file, haim_tf.data.load):
+            with pytest.raises(ValueError, match="a path must have at least one character"):
+                use(path)
 
 
 def test_links_stay_and_what_they_point_to_is_written(tmp_path):

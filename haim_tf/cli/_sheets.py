@@ -20,6 +20,7 @@ flags.DEFINE_integer(
     None,
     "Pixels of the sheet for a pixel of an image; by default as many as make images 80 pixels wide.",
     lower_bound=1,
+    upper_bound=100,
 )
 flags.DEFINE_bool("captions", True, "Write on the sheet what its images are.")
 flags.DEFINE_bool("open", False, "Open the sheet, where there is a screen.")

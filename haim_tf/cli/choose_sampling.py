@@ -23,13 +23,11 @@ flags.DEFINE_integer("seed", 0, "Of the classifier and of the samples.", lower_b
 
 
 def main(argv: list[str]) -> None:
-    from pathlib import Path
-
-    from haim_tf import data, evaluation, presets
+    from haim_tf import data, evaluation, files, presets
     from haim_tf.class_names import relabelled
     from haim_tf.cli._networks import load_network
 
-    folder = Path(FLAGS.model).expanduser()
+    folder = files.expanded(FLAGS.model)
     if not (folder / presets.CONFIG).is_file():
         raise FileNotFoundError(f"--model must be a preset folder, got {FLAGS.model!r}")
     model = presets.load(folder, weights=True)
@@ -41,7 +39,7 @@ def main(argv: list[str]) -> None:
     relabelled(tune, model, say=lambda text: None)
     if model.num_classes and tune.labels is None:
         raise ValueError(f"{FLAGS.data} must have labels, which the samples of this model are drawn with")
-    if FLAGS.classifier:
+    if FLAGS.classifier is not None:
         network = load_network("classifier", FLAGS.classifier)
     else:
         if train.labels is None:

@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     from haim_tf import data, evaluation, files
     from haim_tf.cli._networks import load_network
 
-    output = files.check_new_file(FLAGS.output) if FLAGS.output else None
+    output = None if FLAGS.output is None else files.check_new_file(FLAGS.output)
     samples = data.load(FLAGS.samples)
     real = data.load(FLAGS.data, FLAGS.split, image_shape=samples.image_shape)
     num = min(len(real), len(samples)) if FLAGS.num is None else FLAGS.num

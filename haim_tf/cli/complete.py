@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     from haim_tf.class_names import relabelled
 
     output = check_sheet(FLAGS.output)
-    npz = check_arrays(FLAGS.npz) if FLAGS.npz else None
+    npz = check_arrays(FLAGS.npz) if FLAGS.npz is not None else None
     if FLAGS.mask is not None and FLAGS.rows is not None:
         raise ValueError("--mask and --rows exclude each other")
     model = presets.load(FLAGS.model)
@@ -72,9 +72,9 @@ def main(argv: list[str]) -> None:
         verbose=True,
     )
     names = ["original", "known", *(f"completion {i + 1}" for i in range(FLAGS.completions))]
-    _sheets.write_sheet(sheet(images, mask, completions), output, len(names), names)
     if npz:
         write_arrays(npz, images=images, mask=mask, completions=completions, labels=labels)
+    _sheets.write_sheet(sheet(images, mask, completions), output, len(names), names)
     arrays = f", and as arrays in {npz}" if npz else ""
     print(
         f"{len(images)} images in {output}{arrays}; columns: original, known, {FLAGS.completions} completions"

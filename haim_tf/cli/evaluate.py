@@ -29,7 +29,9 @@ def main(argv: list[str]) -> None:
     from haim_tf import data, evaluation, files, presets
     from haim_tf.evaluation import scores
 
-    output, csv = (files.check_new_file(path) if path else None for path in (FLAGS.output, FLAGS.scores))
+    output, csv = (
+        None if path is None else files.check_new_file(path) for path in (FLAGS.output, FLAGS.scores)
+    )
     model = presets.load(FLAGS.model)
     images = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
     report, columns = evaluation.evaluate_and_score(

@@ -14,6 +14,7 @@ import contextlib
 import difflib
 import importlib
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -96,6 +97,8 @@ def _main(arguments):
 def bad_input(error: Exception, command: str) -> str | None:
     """What to tell the user, where the error is about what they gave; `None` where it is not."""
     if isinstance(error, flags.Error):
+        if missing := re.match(r"flag --(\w+)=None: Flag --\1 must have a value", str(error)):
+            return f"--{missing[1]} must be given (haim_tf {command} --help lists the flags)"
         return f"{error} (haim_tf {command} --help lists the flags)"
     if isinstance(error, OSError):
         known = error.filename and error.strerror

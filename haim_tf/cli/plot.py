@@ -22,7 +22,8 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise ValueError(f"name one run's folder, as in haim_tf plot runs/mine, got {len(argv) - 1}")
     folder = files.expanded(argv[1])
-    output = check_sheet(FLAGS.output or folder / "training.png")
+    # Where there is no such folder, it is the run that is missing.
+    output = folder / "training.png" if FLAGS.output is None else check_sheet(FLAGS.output)
     steps = plots.plot_run(folder, output)
     print(f"{steps} steps of {folder} in {output}")
     if FLAGS.open:

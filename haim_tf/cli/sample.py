@@ -46,7 +46,7 @@ flags.DEFINE_integer("columns", None, "Images in a row of the sheet.", lower_bou
 flags.DEFINE_string("output", "samples.png", "The sheet, a .png file; one that is there is replaced.")
 flags.DEFINE_string("npz", None, "Also write images and labels to this new .npz file.")
 
-# Of a sheet with a column a class.
+# Of a sheet with one column per class.
 MOST_COLUMNS = 20
 
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     from haim_tf import presets
 
     output = check_sheet(FLAGS.output)
-    npz = check_arrays(FLAGS.npz) if FLAGS.npz else None
+    npz = check_arrays(FLAGS.npz) if FLAGS.npz is not None else None
     temperature, top_p = (parse_numbers(name, FLAGS[name].value) for name in ("temperature", "top_p"))
     model = presets.load(FLAGS.model)
     turns = choose_labels(FLAGS.labels, model.num_classes, model.class_names)
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     captions = labels and [_sheets.class_caption(label, model.class_names) for label in labels]
     if captions and columns == len(turns):
         captions = captions[:columns]
-    _sheets.write_sheet(images, output, columns, captions)
     if npz:
         write_arrays(npz, images=images, labels=labels, class_names=model.class_names)
+    _sheets.write_sheet(images, output, columns, captions)
     print(f"{FLAGS.num} images in {output}{f', and as arrays in {npz}' if npz else ''}")

@@ -35,7 +35,7 @@ def compress(
         verbose: whether to show a progress bar; `None`: when there is more than one batch of tiles.
 
     Returns:
-        A list of bytes, a file an image; see `haim_tf.compression.container`. Its size is the bound that
+        A list of bytes, one file per image; see `haim_tf.compression.container`. Its size is the bound that
         `bits_per_dim` states of its tiles, log2(num_classes) bits a tile for the label, and the header, about
         30 bytes and the model's name.
 
@@ -46,7 +46,7 @@ def compress(
         >>> model = haim_tf.load("debug")
         >>> image = np.zeros((20, 30, 3), "uint8")
         >>> files = compress(model, [image])
-        >>> (decompress(model, files)[0] == image).all()
+        >>> bool((decompress(model, files)[0] == image).all())
         True
 
     Reference: De Fauw, Dieleman, Simonyan 2019, section 3 (the bound). NOTE: the codes are coded as they are,

@@ -38,9 +38,10 @@ class Container:
     `width` of the image, `batch_bits` and `slot` (see the module), the range coder's `words`, uint32.
 
     Example:
-        >>> container = unpack(Path("leaf.haim").read_bytes())
+        >>> model = haim_tf.load("debug")
+        >>> container = unpack(compress(model, np.zeros((1, 16, 16, 3), "uint8"))[0])
         >>> container.height, container.width
-        (28, 28)
+        (16, 16)
     """
 
     model: str
@@ -60,7 +61,8 @@ def pack(container: Container) -> bytes:
         ValueError: a side outside 1..65535, or a model's name of more than 255 bytes.
 
     Example:
-        >>> data = Path("leaf.haim").read_bytes()
+        >>> model = haim_tf.load("debug")
+        >>> data = compress(model, np.zeros((1, 16, 16, 3), "uint8"))[0]
         >>> pack(unpack(data)) == data
         True
     """
@@ -97,8 +99,9 @@ def unpack(data: bytes, what: str = "the file") -> Container:
         ValueError: no file of this format, one of another version, or one that is damaged or truncated.
 
     Example:
-        >>> unpack(Path("leaf.haim").read_bytes()).model
-        'fashion_mnist28'
+        >>> model = haim_tf.load("debug")
+        >>> unpack(compress(model, np.zeros((1, 16, 16, 3), "uint8"))[0]).width
+        16
     """
     data = bytes(data)
     if data[:4] != MAGIC:

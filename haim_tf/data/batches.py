@@ -113,6 +113,11 @@ class Batches(keras.utils.PyDataset):
 
         Raises:
             ValueError: a batch size that `count` does not divide.
+
+        Example:
+            >>> batches = Batches(ImageData(np.zeros((10, 8, 8, 1), "uint8")), batch_size=4)
+            >>> batches.part(0, 2)[0].shape
+            (2, 8, 8, 1)
         """
         if self.batch_size % count:
             raise ValueError(
@@ -214,6 +219,9 @@ def in_order(data: ImageData, batch_size: int) -> Iterator[tuple[np.ndarray, np.
 
     Yields:
         `(images, labels)`, uint8 (n, H, W, C) and int32 (n,), or None for labels where the data has none.
+
+    Raises:
+        ValueError: `batch_size` is no integer of at least 1.
 
     Example:
         >>> data = ImageData(np.zeros((10, 8, 8, 1), "uint8"))

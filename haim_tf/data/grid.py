@@ -34,14 +34,13 @@ def save_grid(
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: other images, captions or another path than said above, or a path that cannot be written.
+        ValueError: other images, captions or another path than said above, a sheet that memory has no room
+            for, or a path that cannot be written.
 
     Example:
         >>> images = np.zeros((6, 28, 28, 1), "uint8")
         >>> save_grid(images, "sheet.png", columns=3, captions=["a", "b", "c"], scale=2)
     """
-    from PIL import Image
-
     images, path = np.asarray(images), files.absolute(path)
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3) or 0 in images.shape:
         raise ValueError(
@@ -52,6 +51,17 @@ def save_grid(
     if path.suffix.lower() != ".png" or path.is_dir():
         raise ValueError(f"path must be a file that ends in .png, got {path}")
     files.check_folder_above(path)
+
+    try:
+        picture = _sheet(images, columns, captions, scale)
+    except MemoryError:
+        raise ValueError(f"the sheet must fit in memory: scale must be smaller, got {scale}") from None
+    files.write_file(path, lambda file: picture.save(file, format="PNG"))
+
+
+def _sheet(images, columns, captions, scale):
+    """The sheet, a Pillow image."""
+    from PIL import Image
 
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     count, height, width, channels = images.shape
@@ -73,7 +83,7 @@ def save_grid(
     picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
     for i, caption in enumerate(captions):
         _write(picture, caption, i % columns * (width + _GAP), tops[i // columns] - _LINE, width)
-    files.write_file(path, lambda file: picture.save(file, format="PNG"))
+    return picture
 
 
 def sensible_columns(count: int) -> int:

@@ -79,6 +79,12 @@ class ImageData:
 
         Raises:
             ValueError: one of the two would be empty.
+
+        Example:
+            >>> data = ImageData(np.zeros((5, 8, 8), "uint8"), [0, 1, 1, 0, 1], ["cat", "dog"])
+            >>> most, rest = data.split_off(2)
+            >>> len(most), len(rest)
+            (3, 2)
         """
         count = require_int(f"{self.name}: the count to split off", count, low=1, high=len(self) - 1)
 
@@ -92,12 +98,27 @@ class ImageData:
     def with_labels(
         self, labels: Sequence[int] | np.ndarray, class_names: Sequence[str] | None
     ) -> "ImageData":
-        """The same images with other labels, int (N,), and class names."""
+        """The same images with other labels, int (N,), and class names.
+
+        Raises:
+            ValueError: labels that do not fit the images or the names.
+
+        Example:
+            >>> data = ImageData(np.zeros((5, 8, 8), "uint8"), [0, 1, 1, 0, 1], ["cat", "dog"])
+            >>> data.with_labels([0] * 5, ["pet"]).class_names
+            ['pet']
+        """
         return ImageData(self.images, labels, class_names, self.name, self.split)
 
     def fingerprint(self) -> dict:
         """What these images are, to tell them from others: a dict of the number of `images`, the
-        `image_shape`, the `class_names` and a `sha256` of all labels and of 1,000 evenly spaced images."""
+        `image_shape`, the `class_names` and a `sha256` of all labels and of 1,000 evenly spaced images.
+
+        Example:
+            >>> data = ImageData(np.zeros((5, 8, 8), "uint8"), [0, 1, 1, 0, 1], ["cat", "dog"])
+            >>> sorted(data.fingerprint())
+            ['class_names', 'image_shape', 'images', 'sha256']
+        """
         digest = hashlib.sha256()
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels))

@@ -26,7 +26,7 @@ def small_classifier(image_shape: tuple[int, int, int], num_classes: int) -> ker
         A `keras.Model` of images, 0..255 `(B, H, W, C)`, to logits, float32 `(B, num_classes)`.
 
     Example:
-        >>> small_classifier((28, 28, 1), 10)(np.zeros((2, 28, 28, 1), "uint8")).shape
+        >>> tuple(small_classifier((28, 28, 1), 10)(np.zeros((2, 28, 28, 1), "uint8")).shape)
         (2, 10)
     """
     layers = keras.layers
@@ -64,6 +64,9 @@ def train_classifier(
 
     Returns:
         The `keras.Model`, trained; `feature_layer` makes an extractor of it.
+
+    Raises:
+        ValueError: an argument that is not as stated; data without labels, or with more than `num_classes`.
 
     Example:
         >>> data = haim_tf.data.load("fashion_mnist")

@@ -87,6 +87,12 @@ class Judge:
         Returns:
             A dict: `accuracy` of the judge, 0..1, its `standard_error`, `num_scored`, `num_train`, `num_val`;
             and what `distances` gives of the training images.
+
+        Example:
+            >>> train, val = (haim_tf.data.load("fashion_mnist", split) for split in ("train", "val"))
+            >>> judge = Judge(train_classifier(train, num_classes=10), train, val)
+            >>> judge.score_real(10000)["num_scored"] == len(val)
+            True
         """
         rows = np.random.default_rng(seed).permutation(len(self.train))[:num]
         right = accuracy(self.network, self.scored)
@@ -117,6 +123,13 @@ class Judge:
         Returns:
             A dict: what `classification_accuracy_score` gives, with `num_scored`, the images that accuracies
             are measured on, and `num_val`, those that distances are from; and what `distances` gives.
+
+        Example:
+            >>> train, val = (haim_tf.data.load("fashion_mnist", split) for split in ("train", "val"))
+            >>> judge = Judge(train_classifier(train, num_classes=10), train, val)
+            >>> samples = draw_samples(haim_tf.load("fashion_mnist28"), num=10000)
+            >>> 0 <= judge.score_samples(samples)["recall"] <= 1
+            True
         """
         score = classification_accuracy_score(
             samples.images,
@@ -134,7 +147,14 @@ class Judge:
 
     def distances(self, images: np.ndarray) -> dict:
         """How far images, uint8 `(B, H, W, C)`, are from the validation images, in the judge's features: a
-        dict of `frechet_distance`, `precision`, `recall`, `neighbors`, and `counts` of both sets."""
+        dict of `frechet_distance`, `precision`, `recall`, `neighbors`, and `counts` of both sets.
+
+        Example:
+            >>> train, val = (haim_tf.data.load("fashion_mnist", split) for split in ("train", "val"))
+            >>> judge = Judge(train_classifier(train, num_classes=10), train, val)
+            >>> sorted(judge.distances(train.images[:1000]))
+            ['counts', 'frechet_distance', 'neighbors', 'precision', 'recall']
+        """
         found = extract_features(images, self._extractor)
         neighbors = min(NEIGHBORS, len(self._features) - 1, len(found) - 1)
         return {

@@ -200,7 +200,10 @@ def _log_probs_given(model, lower, codes, level):
 
 
 def check_weights(model: keras.Model) -> None:
-    """A ValueError that names the first weight in which there is NaN or infinity.
+    """Checks that the weights are all finite.
+
+    Raises:
+        ValueError: there is NaN or infinity in a weight, the first of which it names.
 
     Example:
         >>> check_weights(haim_tf.load("debug"))
@@ -232,6 +235,9 @@ def code_statistics(codes: np.ndarray, codebook_size: int) -> dict:
 
 def choose_images(count: int, num: int | None, seed: int) -> np.ndarray:
     """Sorted indices of `num` of `count` images, drawn by the seed; all where `num` is `None`.
+
+    Raises:
+        ValueError: `num` is no integer in 0..count.
 
     Example:
         >>> choose_images(4, None, seed=0)

@@ -45,7 +45,7 @@ class CausalAttention2D(keras.layers.Layer):
         ValueError: an argument that is not an integer of at least 1.
 
     Example:
-        >>> CausalAttention2D(heads=2, key_dim=8)(keras.random.normal((1, 4, 4, 16))).shape
+        >>> tuple(CausalAttention2D(heads=2, key_dim=8)(keras.random.normal((1, 4, 4, 16))).shape)
         (1, 4, 4, 16)
 
     Reference: Chen et al., "PixelSNAIL", 2018; Vaswani et al., "Attention is all you need", 2017.
@@ -97,7 +97,15 @@ class CausalAttention2D(keras.layers.Layer):
         return ops.reshape(self.merge(ops.reshape(mixed, (-1, count, size))), (-1, height, width, channels))
 
     def init_cache(self, batch_size: int, height: int, width: int) -> Cache:
-        """Empty cache of keys and values for a new grid, and the positions, projected once."""
+        """Empty cache of keys and values for a new grid, and the positions, projected once.
+
+        Example:
+            >>> layer = CausalAttention2D(heads=2, key_dim=8)
+            >>> layer.build((None, 4, 4, 16))
+            >>> cache = layer.init_cache(batch_size=1, height=4, width=4)
+            >>> tuple(cache["values"].shape)  # (B * heads, H * W, key_dim)
+            (2, 16, 8)
+        """
         count = height * width
         query_positions, key_positions = self._positions(height, width)
         return {
@@ -109,7 +117,15 @@ class CausalAttention2D(keras.layers.Layer):
         }
 
     def resize_cache(self, cache: Cache, count: int) -> Cache:
-        """The cache with room for `count` positions, the first kept: less room is less to read."""
+        """The cache with room for `count` positions, the first kept: less room is less to read.
+
+        Example:
+            >>> layer = CausalAttention2D(heads=2, key_dim=8)
+            >>> layer.build((None, 4, 4, 16))
+            >>> cache = layer.init_cache(batch_size=1, height=4, width=4)
+            >>> tuple(layer.resize_cache(cache, 8)["values"].shape)
+            (2, 8, 8)
+        """
         more = max(count - cache["values"].shape[1], 0)
         return {
             **cache,
@@ -118,7 +134,16 @@ class CausalAttention2D(keras.layers.Layer):
         }
 
     def step(self, cache: Cache, inputs: Tensor, index: Tensor | int) -> tuple[Tensor, Cache]:
-        """Output `(B, C)` at raster index `index` for the inputs `(B, C)` there, and the new cache."""
+        """Output `(B, C)` at raster index `index` for the inputs `(B, C)` there, and the new cache.
+
+        Example:
+            >>> layer = CausalAttention2D(heads=2, key_dim=8)
+            >>> layer.build((None, 4, 4, 16))
+            >>> cache = layer.init_cache(batch_size=1, height=4, width=4)
+            >>> outputs, cache = layer.step(cache, np.zeros((1, 16), "float32"), index=0)
+            >>> tuple(outputs.shape)
+            (1, 16)
+        """
         size = self.heads * self.key_dim
         count = cache["values"].shape[1]
 

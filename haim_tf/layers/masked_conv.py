@@ -36,7 +36,7 @@ class MaskedConv2D(keras.layers.Layer):
 
     Example:
         >>> layer = MaskedConv2D(8, (2, 3), include_center=False)
-        >>> layer(keras.random.normal((1, 5, 5, 3))).shape
+        >>> tuple(layer(keras.random.normal((1, 5, 5, 3))).shape)
         (1, 5, 5, 8)
 
     Reference: van den Oord et al., "Pixel recurrent neural networks", 2016 (masked convolutions); the
@@ -112,7 +112,15 @@ class MaskedConv2D(keras.layers.Layer):
         return ops.add(ops.conv(inputs, kernel, padding="valid"), ops.convert_to_tensor(self.bias))
 
     def init_cache(self, batch_size: int, width: int) -> Cache:
-        """Zero cache for a new grid of the given width, and the row's own taps as one matrix."""
+        """Zero cache for a new grid of the given width, and the row's own taps as one matrix.
+
+        Example:
+            >>> layer = MaskedConv2D(8, (2, 3))
+            >>> layer.build((None, 4, 4, 3))
+            >>> cache = layer.init_cache(batch_size=1, width=4)
+            >>> tuple(cache["row"].shape)  # With room for the kernel on both sides.
+            (1, 6, 3)
+        """
         channels = (self.kernel_row if self.kernel_above is None else self.kernel_above).shape[2]
         padded = width + 2 * self.reach
         cache = {
@@ -128,11 +136,27 @@ class MaskedConv2D(keras.layers.Layer):
         return cache
 
     def grid_width(self, cache: Cache) -> int:
-        """The width of the grid that a cache is for, an int."""
+        """The width of the grid that a cache is for, an int.
+
+        Example:
+            >>> layer = MaskedConv2D(8, (2, 3))
+            >>> layer.build((None, 4, 4, 3))
+            >>> cache = layer.init_cache(batch_size=1, width=4)
+            >>> layer.grid_width(cache)
+            4
+        """
         return cache["above"].shape[1]
 
     def start_row(self, cache: Cache) -> Cache:
-        """Takes the row just written into the finished rows; returns the cache of the next row."""
+        """Takes the row just written into the finished rows; returns the cache of the next row.
+
+        Example:
+            >>> layer = MaskedConv2D(8, (2, 3))
+            >>> layer.build((None, 4, 4, 3))
+            >>> cache = layer.init_cache(batch_size=1, width=4)
+            >>> tuple(layer.start_row(cache)["above"].shape)
+            (1, 4, 8)
+        """
         rows, row = cache["rows"], cache["row"]
         bias = ops.cast(ops.convert_to_tensor(self.bias), self.compute_dtype)
         fresh = ops.zeros_like(row)
@@ -147,7 +171,16 @@ class MaskedConv2D(keras.layers.Layer):
         return {**cache, "rows": rows, "row": fresh, "above": above}
 
     def write(self, cache: Cache, inputs: Tensor, column: Tensor | int) -> Cache:
-        """Stores the inputs `(B, C)` of one position of the current row."""
+        """Stores the inputs `(B, C)` of one position of the current row.
+
+        Example:
+            >>> layer = MaskedConv2D(8, (2, 3))
+            >>> layer.build((None, 4, 4, 3))
+            >>> cache = layer.init_cache(batch_size=1, width=4)
+            >>> cache = layer.write(cache, np.ones((1, 3), "float32"), column=0)
+            >>> float(np.sum(cache["row"]))
+            3.0
+        """
         inputs = ops.cast(inputs, self.compute_dtype)
         row = ops.slice_update(cache["row"], (0, column + self.reach, 0), inputs[:, None])
         return {**cache, "row": row}
@@ -156,6 +189,14 @@ class MaskedConv2D(keras.layers.Layer):
         """Output `(B, filters)` at one position; its taps of the current row must have been written.
 
         With `parts`, a divisor of `filters`, it comes as a list of so many equal shares of the channels.
+
+        Example:
+            >>> layer = MaskedConv2D(8, (2, 3))
+            >>> layer.build((None, 4, 4, 3))
+            >>> cache = layer.init_cache(batch_size=1, width=4)
+            >>> cache = layer.write(layer.start_row(cache), np.ones((1, 3), "float32"), column=0)
+            >>> tuple(layer.read(cache, column=0).shape)
+            (1, 8)
         """
         batch_size, _, channels = cache["row"].shape
         size = self.filters // parts

@@ -135,19 +135,39 @@ class VectorQuantizer(keras.layers.Layer):
         }
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Returns the float32 code vectors (B, h, w, D) of int codes (B, h, w) in 0..K-1."""
+        """Returns the float32 code vectors (B, h, w, D) of int codes (B, h, w) in 0..K-1.
+
+        Example:
+            >>> quantizer = VectorQuantizer(codebook_size=16, code_dim=4)
+            >>> quantizer.build((None, 7, 7, 4))
+            >>> tuple(quantizer.lookup(np.zeros((2, 7, 7), "int32")).shape)
+            (2, 7, 7, 4)
+        """
         return ops.take(ops.convert_to_tensor(self.codebook), codes, axis=0)
 
     def perplexity(self) -> Tensor:
         """Returns exp(entropy) of the moving average code usage: 1 (one code, or untrained) to K (uniform).
 
         NOTE: a code that was just revived counts as used at the mean rate; measure on data for a report.
+
+        Example:
+            >>> quantizer = VectorQuantizer(codebook_size=16, code_dim=4)
+            >>> quantizer.build((None, 7, 7, 4))
+            >>> float(quantizer.perplexity())  # Untrained.
+            1.0
         """
         shares = self._shares()
         return ops.exp(-ops.sum(shares * ops.log(ops.maximum(shares, 1e-12))))
 
     def active_fraction(self) -> Tensor:
-        """Returns the share of codes, 0..1, whose moving average usage is at least 1 % of uniform (1/K)."""
+        """Returns the share of codes, 0..1, whose moving average usage is at least 1 % of uniform (1/K).
+
+        Example:
+            >>> quantizer = VectorQuantizer(codebook_size=16, code_dim=4)
+            >>> quantizer.build((None, 7, 7, 4))
+            >>> float(quantizer.active_fraction())  # Untrained.
+            0.0
+        """
         return ops.mean(ops.cast(self._shares() >= ACTIVE_SHARE / self.codebook_size, "float32"))
 
     def _shares(self):

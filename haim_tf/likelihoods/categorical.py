@@ -23,12 +23,11 @@ class Categorical(Likelihood):
         ValueError: `num_values` is not such an int.
 
     Example:
-        >>> import numpy as np
-        >>> from haim_tf.likelihoods import Categorical
         >>> head = Categorical(512)
         >>> outputs = np.zeros((2, 7, 7, head.params_size), "float32")
         >>> codes = np.zeros((2, 7, 7), "int32")
-        >>> head.log_prob(head.parameters(outputs, codes), codes)  # (2, 7, 7), -log(512) everywhere
+        >>> tuple(head.log_prob(head.parameters(outputs, codes), codes).shape)  # -log(512) everywhere.
+        (2, 7, 7)
     """
 
     takes_guidance = True

@@ -48,12 +48,11 @@ class DiscretizedLogisticMixture(Likelihood):
         ValueError: an argument is not as stated.
 
     Example:
-        >>> import numpy as np
-        >>> from haim_tf.likelihoods import DiscretizedLogisticMixture
         >>> head = DiscretizedLogisticMixture(channels=3)
         >>> images = np.zeros((2, 8, 8, 3), "uint8")
         >>> outputs = np.zeros((2, 8, 8, head.params_size), "float32") + head.initial_bias()
-        >>> head.log_prob(head.parameters(outputs, images), images)  # (2, 8, 8)
+        >>> tuple(head.log_prob(head.parameters(outputs, images), images).shape)
+        (2, 8, 8)
     """
 
     embedded = False

@@ -42,9 +42,12 @@ class DiscreteAutoencoder(keras.Model):
 
     Shapes: input float `(B, H, W, C)` or int `(B, H, W)`; codes int32 `(B, h, w)`.
 
+    Raises:
+        ValueError: an argument that is not as stated; Keras' global settings are others than its defaults.
+
     Example:
         >>> autoencoder = DiscreteAutoencoder(2, codebook_size=16, code_dim=8, width=16, blocks=1, channels=1)
-        >>> autoencoder.encode(keras.random.uniform((1, 8, 8, 1), -1, 1)).shape
+        >>> tuple(autoencoder.encode(keras.random.uniform((1, 8, 8, 1), -1, 1)).shape)
         (1, 4, 4)
 
     Reference: De Fauw, Dieleman, Simonyan 2019, section 3; van den Oord et al., "Neural discrete
@@ -142,11 +145,27 @@ class DiscreteAutoencoder(keras.Model):
         return {**found, "outputs": outputs, **losses, "loss": losses["loss"] + commitment}
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Codes x_l, int32 `(B, h, w)`, of a batch of grids x_{l-1}."""
+        """Codes x_l, int32 `(B, h, w)`, of a batch of grids x_{l-1}.
+
+        Example:
+            >>> autoencoder = DiscreteAutoencoder(2, 16, code_dim=8, width=16, blocks=1, channels=1)
+            >>> tuple(autoencoder.encode(np.zeros((1, 8, 8, 1), "float32")).shape)
+            (1, 4, 4)
+        """
         return self.quantizer(self.encoder(inputs), training=False)["codes"]
 
     def reconstruct(self, codes: Tensor) -> Tensor:
-        """The auxiliary decoder's grid x_{l-1} for codes x_l: pixels in -1..1, or likeliest lower codes."""
+        """The auxiliary decoder's grid x_{l-1} for codes x_l: pixels in -1..1, or likeliest lower codes.
+
+        Raises:
+            ValueError: there is no auxiliary decoder.
+
+        Example:
+            >>> autoencoder = DiscreteAutoencoder(2, 16, code_dim=8, width=16, blocks=1, channels=1)
+            >>> autoencoder.build((None, 8, 8, 1))
+            >>> tuple(autoencoder.reconstruct(np.zeros((1, 4, 4), "int32")).shape)
+            (1, 8, 8, 1)
+        """
         outputs = self._decode(codes)
         return self.decoder.reconstruct(outputs)
 
@@ -157,6 +176,16 @@ class DiscreteAutoencoder(keras.Model):
         Args:
             codes: int `(B, h, w)`.
             seed: an int, a `keras.random.SeedGenerator`, or `None`.
+
+        Raises:
+            ValueError: there is no auxiliary decoder, or none that is a distribution.
+
+        Example:
+            >>> autoencoder = DiscreteAutoencoder(
+            ...     2, 16, 8, 16, 1, channels=1, auxiliary={"kind": "masked_self_prediction", "window": 3})
+            >>> autoencoder.build((None, 8, 8, 1))
+            >>> tuple(autoencoder.sample(np.zeros((1, 4, 4), "int32"), seed=0).shape)
+            (1, 8, 8, 1)
         """
         return self.decoder.sample(self._decode(codes), seed)
 

@@ -56,6 +56,11 @@ class Generation:
 
         Raises:
             ValueError: an argument that is not as stated.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.sample(4, labels="three", seed=0).shape
+            (4, 16, 16, 3)
         """
         if isinstance(num, bool) or not isinstance(num, (int, np.integer)) or num < 1:
             raise ValueError(f"num must be a positive int, got {num!r}")
@@ -74,6 +79,11 @@ class Generation:
 
         Raises:
             ValueError: the model takes no labels.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.draw_labels(4, seed=0).shape
+            (4,)
         """
         if not self.num_classes:
             raise ValueError("this model takes no labels: there are none to draw")
@@ -99,6 +109,14 @@ class Generation:
 
         Returns:
             uint8 `(B, H, W, C)`.
+
+        Raises:
+            ValueError: codes, level or numbers that do not fit the model.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.decode(np.zeros((2, 4, 4), "int32"), level=2, seed=0).shape
+            (2, 16, 16, 3)
         """
         level = inputs.check_level(self.num_levels if level is None else level, self.num_levels)
         codes = inputs.check_codes(codes, self.grid_shapes[level], self.codebook_sizes[level - 1])
@@ -125,6 +143,15 @@ class Generation:
 
         Returns:
             uint8 `(B, H, W, C)`.
+
+        Raises:
+            ValueError: images, level, decoder or numbers that do not fit; codes without auxiliary decoders.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> images = np.zeros((2, 16, 16, 3), "uint8")
+            >>> model.reconstruct(images, level=2, decoder="auxiliary").shape
+            (2, 16, 16, 3)
         """
         level = inputs.check_level(level, self.num_levels)
         if decoder not in ("main", "auxiliary"):
@@ -135,7 +162,13 @@ class Generation:
         return self.decode(codes, level=level, seed=seed, **sampling)
 
     def sampler(self, index: int) -> Sampler:
-        """The compiled `Sampler` of network `index` (0 the finest decoder, `num_levels` the prior)."""
+        """The compiled `Sampler` of network `index` (0 the finest decoder, `num_levels` the prior).
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.sampler(0) is model.sampler(0)  # Made once.
+            True
+        """
         if ("sampler", index) not in self._programs:
             self._programs["sampler", index] = Sampler(
                 self.networks[index], self.grid_shapes[index], stream=index
@@ -147,6 +180,12 @@ class Generation:
 
         Args:
             batch_size: as for `sample`; numbers that are sampled in parts of one size share their programs.
+
+        Raises:
+            ValueError: `batch_size` is no integer of at least 1.
+
+        Example:
+            >>> haim_tf.load("debug").compile_sampler(batch_size=1)
         """
         require_positive_integers(batch_size=batch_size)
         guided = self.sampling_defaults["guidance"] != 1.0
@@ -209,7 +248,17 @@ class Generation:
         candidates: int = 16,
         **options: Any,
     ) -> np.ndarray | tuple[np.ndarray, list[np.ndarray]]:
-        """Completes images, known pixels kept bit for bit; see `haim_tf.completion.complete`."""
+        """Completes images, known pixels kept bit for bit; see `haim_tf.completion.complete`.
+
+        Raises:
+            ValueError: as `haim_tf.completion.complete`.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> images = np.zeros((2, 16, 16, 3), "uint8")
+            >>> model.complete(images, rows=8, labels=3, candidates=2).shape  # The upper half is known.
+            (2, 16, 16, 3)
+        """
         from haim_tf import completion
 
         return completion.complete(self, images, mask, rows, labels, seed, candidates, **options)
@@ -217,7 +266,15 @@ class Generation:
     def as_distribution(
         self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
     ) -> ImageDistribution:
-        """A `tfp.distributions.Distribution` of images; see `haim_tf.distribution.ImageDistribution`."""
+        """A `tfp.distributions.Distribution` of images; see `haim_tf.distribution.ImageDistribution`.
+
+        Raises:
+            ValueError: another backend than TensorFlow; labels or temperature that do not fit the model.
+
+        Example:
+            >>> haim_tf.load("debug").as_distribution(labels=[3, 7]).batch_shape
+            TensorShape([2])
+        """
         require_tensorflow("the TensorFlow Probability view")
         from haim_tf.distribution import ImageDistribution
 
@@ -226,7 +283,15 @@ class Generation:
     def prior_distribution(
         self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0
     ) -> PriorDistribution:
-        """That of the top codes, with an exact `log_prob`; see `haim_tf.distribution.PriorDistribution`."""
+        """That of the top codes, with an exact `log_prob`; see `haim_tf.distribution.PriorDistribution`.
+
+        Raises:
+            ValueError: another backend than TensorFlow; labels or temperature that do not fit the model.
+
+        Example:
+            >>> haim_tf.load("debug").prior_distribution(labels=3).event_shape
+            TensorShape([4, 4])
+        """
         require_tensorflow("the TensorFlow Probability view")
         from haim_tf.distribution import PriorDistribution
 

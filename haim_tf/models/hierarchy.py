@@ -205,7 +205,13 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
 
     def without_teachers(self) -> HierarchicalModel:
         """A copy that lacks the teachers of masked self-prediction: smaller, alike in everything but training
-        the codes of their levels, which are frozen."""
+        the codes of their levels, which are frozen.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.without_teachers().count_params() == model.count_params()  # It has none.
+            True
+        """
         levels = [dict(level) for level in self.get_config()["levels"]]
         for level, autoencoder in zip(levels, self.autoencoders, strict=True):
             if autoencoder.teacher:
@@ -229,7 +235,16 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
         return presets.load(name_or_folder, **options)
 
     def save_to_preset(self, folder: str | os.PathLike, **options: Any) -> None:
-        """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`."""
+        """Writes the model as a preset folder, which `haim_tf.load` reads; see `presets.save_to_preset`.
+
+        Raises:
+            ValueError, FileNotFoundError: as `presets.save_to_preset`.
+
+        Example:
+            >>> haim_tf.load("debug").save_to_preset("my_model")
+            >>> haim_tf.load("my_model").image_shape
+            (16, 16, 3)
+        """
         from haim_tf import presets  # Which find this class by its name.
 
         presets.save_to_preset(self, folder, **options)

@@ -25,12 +25,23 @@ class Inference:
 
     def elements(self, images: Tensor) -> Tensor:
         """uint8 or float images as the grid x_0: int32 `(B, H, W, C)`, or `(B, H, W)` where the likelihood of
-        the pixels takes single numbers."""
+        the pixels takes single numbers.
+
+        Example:
+            >>> tuple(haim_tf.load("debug").elements(np.zeros((2, 16, 16, 3), "uint8")).shape)
+            (2, 16, 16, 3)
+        """
         images = ops.cast(ops.round(ops.cast(images, "float32")), "int32")
         return images if self.networks[0].likelihood.element_shape else images[..., 0]
 
     def autoencoder_input(self, grid: Tensor, level: int) -> Tensor:
-        """What the autoencoder of `level` reads of its grid x_{l-1}: pixels in -1..1, or codes."""
+        """What the autoencoder of `level` reads of its grid x_{l-1}: pixels in -1..1, or codes.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> float(np.min(model.autoencoder_input(np.zeros((2, 16, 16, 3), "int32"), level=1)))
+            -1.0
+        """
         if level > 1:
             return grid
         pixels = ops.cast(grid, "float32") / 127.5 - 1.0
@@ -101,12 +112,22 @@ class Inference:
         return ops.reshape(ops.reshape(found, (-1,))[:pairs], (-1, self.num_classes))
 
     def decoder_condition(self, codes: Tensor, level: int) -> Tensor:
-        """What the main decoder of `level` reads of the codes: themselves, or end to end their vectors."""
+        """What the main decoder of `level` reads of the codes: themselves, or end to end their vectors.
+
+        Example:
+            >>> tuple(haim_tf.load("debug").decoder_condition(np.zeros((2, 8, 8), "int32"), level=1).shape)
+            (2, 8, 8)
+        """
         autoencoder = self.autoencoders[level - 1]
         return autoencoder.quantizer.lookup(codes) if autoencoder.end_to_end else codes
 
     def has_auxiliary(self, level: int) -> bool:
-        """Whether the codes of a level, and all below, have auxiliary decoders to reconstruct with."""
+        """Whether the codes of a level, and all below, have auxiliary decoders to reconstruct with.
+
+        Example:
+            >>> haim_tf.load("debug").has_auxiliary(level=2)
+            True
+        """
         return not any(autoencoder.end_to_end for autoencoder in self.autoencoders[:level])
 
     def _auxiliary(self, codes, level):
@@ -142,6 +163,15 @@ class Inference:
 
         Args:
             images: uint8, or float in 0..255, `(B, H, W, C)`.
+
+        Raises:
+            ValueError: images of a wrong shape, dtype or range.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> images = np.zeros((2, 16, 16, 3), "uint8")
+            >>> [codes.shape for codes in model.encode(images)]
+            [(2, 8, 8), (2, 4, 4)]
         """
         images = inputs.check_images(images, self.image_shape)
         return self._run("_encode", images) if self.num_levels else []
@@ -154,6 +184,15 @@ class Inference:
             labels: ints `(B,)` in 0..num_classes-1 or names of classes, or one of them. Class-conditional
                 models need them, but for those whose prior was trained with labels left out
                 (`label_dropout`), where `None` gives the bound without a label.
+
+        Raises:
+            ValueError: images of a wrong shape, dtype or range; labels missing, not wanted or unknown.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> images = np.zeros((2, 16, 16, 3), "uint8")
+            >>> model.log_prob(images, labels=["three", "seven"]).shape
+            (2,)
         """
         return self._log_probs_by_part(images, labels).sum(axis=1)
 
@@ -169,6 +208,15 @@ class Inference:
         Returns:
             float32 `(B,)`; with `per_level` a dict of such arrays: `level_1` (pixels given codes), ...,
             `prior` and `total`, their sum.
+
+        Raises:
+            ValueError: as `log_prob`.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> images = np.zeros((2, 16, 16, 3), "uint8")
+            >>> list(model.bits_per_dim(images, labels=3, per_level=True))
+            ['level_1', 'level_2', 'prior', 'total']
         """
         bits = -self._log_probs_by_part(images, labels) / (math.prod(self.image_shape) * math.log(2.0))
         if not per_level:

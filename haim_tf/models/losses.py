@@ -34,6 +34,16 @@ class Losses:
                 finest. They may end below the top: what is above them has no loss.
             corner: where images are crops, the row and column of their first pixel, int `(B, 2)`, on the
                 lines of the coarsest codes; codes are those of the whole images.
+
+        Raises:
+            ValueError: an end-to-end level's codes are trained and its main decoder is frozen.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> images, labels = np.zeros((2, 16, 16, 3), "uint8"), np.array([0, 1])
+            >>> losses, statistics = model.losses_and_statistics(images, labels)
+            >>> list(losses)
+            ['autoencoder_1', 'decoder_1', 'autoencoder_2', 'decoder_2', 'prior']
         """
         losses, statistics, bits, parts = {}, {}, [], self.parts
         known, grid = codes, self.elements(images)

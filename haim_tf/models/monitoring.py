@@ -44,8 +44,8 @@ def readied(
 
 
 class _Progress(keras.callbacks.ProgbarLogger):
-    """In place of Keras' bar on standard output: a bar that vanishes and a line an epoch on standard error,
-    of the main figures. With `verbose` 2 the line alone.
+    """In place of Keras' bar on standard output: a bar that vanishes and one line per epoch, of the main
+    figures, on standard error. With `verbose` 2 the line alone.
     """
 
     SHOWN = ("loss", "bits_per_dim", "val_loss", "val_bits_per_dim")

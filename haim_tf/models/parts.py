@@ -30,7 +30,15 @@ class Parts:
 
     def parts_named(self, names: Iterable[str]) -> set[str]:
         """Part names of a mix of part names and groups: "codes" (teachers and all), "teachers", "decoders",
-        "prior", "level_1", ..."""
+        "prior", "level_1", ...
+
+        Raises:
+            ValueError: a name that is no part's and no group's.
+
+        Example:
+            >>> sorted(haim_tf.load("debug").parts_named(["codes", "prior"]))
+            ['autoencoder_1', 'autoencoder_2', 'prior']
+        """
         groups = {name: [name] for name in self.parts}
         for i in range(1, self.num_levels + 1):
             groups[f"level_{i}"] = [name for name in self.parts if name.endswith(f"_{i}")]
@@ -48,11 +56,31 @@ class Parts:
 
         Frozen parts' losses are not computed in training. Where the model was compiled, training goes on
         with a fresh optimizer state.
+
+        Raises:
+            ValueError: a name that is no part's and no group's.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.freeze("codes", "prior")
+            >>> [name for name, part in model.parts.items() if part.trainable]
+            ['decoder_1', 'decoder_2']
         """
         self._set_trainable(self.parts_named(names), False)
 
     def unfreeze(self, *names: str) -> None:
-        """Trains parts again: the named ones, or all (but for autoencoders that have lost their teachers)."""
+        """Trains parts again: the named ones, or all (but for autoencoders that have lost their teachers).
+
+        Raises:
+            ValueError: a name that is no part's and no group's.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.freeze("codes", "decoders", "prior")
+            >>> model.unfreeze("prior")
+            >>> [name for name, part in model.parts.items() if part.trainable]
+            ['prior']
+        """
         lost = {f"autoencoder_{i}" for i, a in enumerate(self.autoencoders, start=1) if not a.trains}
         self._set_trainable(self.parts_named(names or set(self.parts) - lost), True)
 
@@ -67,6 +95,9 @@ class Parts:
 
         Raises:
             ValueError: a name that is no part's.
+
+        Example:
+            >>> haim_tf.load("debug").embed_by_codebooks("decoders", "prior")
         """
         named = self.parts_named(names)
         codebooks = [ops.convert_to_numpy(a.quantizer.codebook) for a in self.autoencoders]
@@ -82,6 +113,11 @@ class Parts:
 
         Args:
             trained: names of the parts that are trained.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> list(model.left_behind(["autoencoder_2", "decoder_2"]))
+            ['the codes of level 2 are trained, and prior, made for the codes as they were, stay frozen']
         """
         for level in range(1, self.num_levels + 1):
             above = f"decoder_{level + 1}" if level < self.num_levels else "prior"

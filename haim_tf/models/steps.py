@@ -31,7 +31,7 @@ def tensorflow_step(model: HierarchicalModel, batch: dict[str, Any]) -> dict[str
         losses, statistics = model.losses_and_statistics(**batch, training=True)
         scaled = sum(losses.values()) * scale
     gradients = tape.gradient(scaled, [v.value for v in variables])
-    # An embedding's sparse gradient holds a row an occurrence, whose norm is not the gradient's.
+    # An embedding's sparse gradient holds one row per occurrence, whose norm is not the gradient's.
     known = {
         v.path: tf.convert_to_tensor(g) for v, g in zip(variables, gradients, strict=True) if g is not None
     }

@@ -154,7 +154,15 @@ class PartwiseTraining(Losses, Parts):
         return super().test_on_batch(*self._checked(x, y), **kwargs)
 
     def check_batches(self, batches: keras.utils.PyDataset) -> None:
-        """A ValueError where the batches of a `PyDataset` do not fit the model."""
+        """A ValueError where the batches of a `PyDataset` do not fit the model.
+
+        Raises:
+            ValueError: images or labels of a wrong shape, dtype or range; labels missing or not wanted.
+
+        Example:
+            >>> data = haim_tf.data.ImageData(np.zeros((4, 16, 16, 3), "uint8"), labels=[0, 1, 2, 3])
+            >>> haim_tf.load("debug").check_batches(haim_tf.data.Batches(data, batch_size=2))
+        """
         self._checked(batches, None)
 
     def _checked(self, x, y):

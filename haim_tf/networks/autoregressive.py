@@ -44,6 +44,9 @@ class AutoregressiveNetwork(keras.layers.Layer):
     Shapes: x int `(B, H, W, *E)`; codes int `(B, H / upsampling, W / upsampling)`; labels int `(B,)`; output:
     the head's parameters, float32 `(B, H, W, P)`. Where x is a crop of its grid, codes may be those of the
     whole grid, with the crop's `corner`, int `(B, 2)`, row and column of x's first element.
+
+    Raises:
+        ValueError: an argument that is not as stated.
     """
 
     keeps_all_rows = False
@@ -96,12 +99,27 @@ class AutoregressiveNetwork(keras.layers.Layer):
         corner: Tensor | None = None,
         training: bool = False,
     ) -> Tensor:
-        """Log-probability of every grid element given the ones before it, nats, float32 `(B, H, W)`."""
+        """Log-probability of every grid element given the ones before it, nats, float32 `(B, H, W)`.
+
+        Raises:
+            ValueError: codes or labels missing, or not wanted.
+
+        Example:
+            >>> network = PixelCNN(Categorical(8), width=4, blocks=1)
+            >>> tuple(network.log_prob(np.zeros((1, 3, 3), "int32")).shape)
+            (1, 3, 3)
+        """
         params = self(x, codes=codes, labels=labels, corner=corner, training=training)
         return self.likelihood.log_prob(params, x)
 
     def drop_labels(self, labels: Tensor) -> Tensor:
-        """Labels `(B,)` of a training step, each left out with the probability `label_dropout`."""
+        """Labels `(B,)` of a training step, each left out with the probability `label_dropout`.
+
+        Example:
+            >>> network = PixelCNN(Categorical(8), width=4, blocks=1, num_classes=10, label_dropout=0.5)
+            >>> sorted(set(np.asarray(network.drop_labels(np.full(100, 3))).tolist()))  # 10: no label.
+            [3, 10]
+        """
         if not self.label_dropout:
             return labels
         dropped = keras.random.uniform(ops.shape(labels), seed=self.seed_generator)
@@ -113,11 +131,22 @@ class AutoregressiveNetwork(keras.layers.Layer):
         Args:
             elements: code vectors of the grid's own elements, float `(K, D)`, where they are codes.
             codes: code vectors of the codes that the network is conditioned on, float `(K, D)`.
+
+        Example:
+            >>> network = PixelCNN(Categorical(8), width=4, blocks=1)
+            >>> network.build()
+            >>> network.embed_by_codebook(elements=np.random.default_rng(0).normal(size=(8, 4)))
         """
 
     def label_layers(self) -> list[keras.Layer]:
         """The layers that a label enters by, a list: first the one that has a row for each label, then those
-        that read it. (No property: Keras saves what it finds in attributes.)"""
+        that read it. (No property: Keras saves what it finds in attributes.)
+
+        Example:
+            >>> network = PixelCNN(Categorical(8), width=4, blocks=1, num_classes=10, label_dropout=0.5)
+            >>> len(network.label_layers())
+            2
+        """
         return []
 
     # Step by step: init_cache; then for each row start_row, and for each column of it read and write. -------
@@ -130,23 +159,58 @@ class AutoregressiveNetwork(keras.layers.Layer):
         codes: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Cache:
-        """Cache of a fresh grid, a structure of tensors: nothing sampled, conditioning computed once."""
+        """Cache of a fresh grid, a structure of tensors: nothing sampled, conditioning computed once.
+
+        Example:
+            >>> network = PixelCNN(Categorical(8), width=4, blocks=1)
+            >>> network.build()
+            >>> cache = network.init_cache(1, height=2, width=2)
+        """
         raise NotImplementedError
 
     def resize_cache(self, cache: Cache, rows: int) -> Cache:
-        """The cache with room for `rows` rows, an int, where it keeps all of them."""
+        """The cache with room for `rows` rows, an int, where it keeps all of them.
+
+        Example:
+            >>> network = PixelCNN(Categorical(8), width=4, blocks=1, attention=[0])
+            >>> network.build()
+            >>> cache = network.resize_cache(network.init_cache(1, height=8, width=8), rows=4)
+        """
         return cache
 
     def start_row(self, cache: Cache, row: Tensor | int) -> Cache:
-        """What the finished rows and the conditioning contribute to row `row`."""
+        """What the finished rows and the conditioning contribute to row `row`.
+
+        Example:
+            >>> network = PixelCNN(Categorical(8), width=4, blocks=1)
+            >>> network.build()
+            >>> cache = network.start_row(network.init_cache(1, height=2, width=2), row=0)
+        """
         raise NotImplementedError
 
     def read(self, cache: Cache, row: Tensor | int, column: Tensor | int) -> tuple[Tensor, Cache]:
-        """Parameters `(B, P)` of the element at (row, column), and the new cache."""
+        """Parameters `(B, P)` of the element at (row, column), and the new cache.
+
+        Example:
+            >>> network = PixelCNN(Categorical(8), width=4, blocks=1)
+            >>> network.build()
+            >>> cache = network.start_row(network.init_cache(1, height=2, width=2), row=0)
+            >>> params, cache = network.read(cache, row=0, column=0)
+            >>> tuple(params.shape)
+            (1, 8)
+        """
         raise NotImplementedError
 
     def write(self, cache: Cache, x: Tensor, column: Tensor | int) -> Cache:
-        """The cache with the element `(B, *E)` just decided at `column` of the current row."""
+        """The cache with the element `(B, *E)` just decided at `column` of the current row.
+
+        Example:
+            >>> network = PixelCNN(Categorical(8), width=4, blocks=1)
+            >>> network.build()
+            >>> cache = network.start_row(network.init_cache(1, height=2, width=2), row=0)
+            >>> params, cache = network.read(cache, row=0, column=0)
+            >>> cache = network.write(cache, np.array([5]), column=0)
+        """
         raise NotImplementedError
 
     def compute_output_shape(

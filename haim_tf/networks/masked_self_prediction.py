@@ -132,7 +132,14 @@ class MaskedSelfPredictionDecoder(AuxiliaryDecoder):
         return self.student(code_vectors)
 
     def logits(self, outputs: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The student's distributions as the teacher's: float32 `(B, H, W, C, bins)` or `(B, H, W, K)`."""
+        """The student's distributions as the teacher's: float32 `(B, H, W, C, bins)` or `(B, H, W, K)`.
+
+        Example:
+            >>> decoder = MaskedSelfPredictionDecoder(upsampling=2, width=4, blocks=1, channels=1)
+            >>> outputs = decoder(np.zeros((1, 4, 4, 8), "float32"))
+            >>> tuple(decoder.logits(outputs).shape)
+            (1, 8, 8, 1, 32)
+        """
         outputs = ops.cast(outputs, "float32")
         if positions is not None:
             outputs = take_positions(outputs, positions)

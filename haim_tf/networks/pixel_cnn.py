@@ -48,10 +48,13 @@ class PixelCNN(AutoregressiveNetwork):
             (without dropout only).
         **kwargs: what the network is conditioned on, see `AutoregressiveNetwork`.
 
+    Raises:
+        ValueError: an argument that is not as stated; codes or labels missing, or not wanted.
+
     Example:
         >>> prior = PixelCNN(Categorical(64), width=16, blocks=2, num_classes=10)
         >>> codes, labels = np.zeros((1, 7, 7), "int32"), np.array([3])
-        >>> prior.log_prob(codes, labels=labels).shape   # nats per position
+        >>> tuple(prior.log_prob(codes, labels=labels).shape)  # Nats per position.
         (1, 7, 7)
 
     Reference: De Fauw, Dieleman, Simonyan 2019, section 3 (main decoders and priors); van den Oord et al.

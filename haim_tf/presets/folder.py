@@ -51,6 +51,10 @@ def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
 
     One on the hub is downloaded, with `weights` where these are wanted too.
 
+    Raises:
+        ValueError: an unknown name, or none at all.
+        FileNotFoundError: no such folder.
+
     Example:
         >>> find("debug").name
         'debug'
@@ -64,8 +68,7 @@ def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
     names = list_models()
     if name_or_folder in names:
         return _zoo() / name_or_folder
-    folder = files.expanded(name_or_folder)
-    if name_or_folder != "" and folder.is_dir():
+    if name_or_folder != "" and (folder := files.expanded(name_or_folder)).is_dir():
         return folder
     if not isinstance(name_or_folder, str) or os.sep in name_or_folder or name_or_folder[:1] in (".", "~"):
         raise FileNotFoundError(f"there is no preset folder {str(name_or_folder)!r}")
@@ -79,6 +82,10 @@ def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A preset's constructor arguments and metadata, two dicts from its JSON files; errors as `load`.
+
+    Raises:
+        ValueError: files that are damaged, of another format or of something else.
+        FileNotFoundError: a file of the preset is missing.
 
     Example:
         >>> arguments, metadata = read(find("debug"))
@@ -110,7 +117,8 @@ def check_metadata(folder: Path, arguments: dict[str, Any], metadata: dict[str, 
             raise ValueError(f"{folder / METADATA} must have {told} as {key}, got {metadata[key]!r:.60}")
     names, count = metadata.get("class_names"), arguments.get("num_classes")
     if names is not None and not (len(names) == count and all(isinstance(name, str) for name in names)):
-        raise ValueError(f"{folder / METADATA} must have {count} texts as class_names, got {names!r:.60}")
+        wanted = f"{count} texts as class_names" if count else "no class_names where the model has no classes"
+        raise ValueError(f"{folder / METADATA} must have {wanted}, got {names!r:.60}")
 
 
 def is_pretrained(folder: Path) -> bool:

@@ -88,6 +88,8 @@ def fetch(reference: str, weights: bool = True) -> Path:
             folder = Path(download(force_download=True))
     except Exception as error:  # Of many types: of HTTP, of the file system, the library's own.
         told = " ".join(str(error).split())[:300]
+        if offline and isinstance(error, hub.utils.LocalEntryNotFoundError):
+            told = "it is not among the files downloaded before, and HAIM_TF_OFFLINE is set"
         raise FileNotFoundError(f"cannot download {reference}: {told}") from error
     return folder
 

@@ -73,8 +73,8 @@ def save_to_preset(
         FileNotFoundError: the folder above does not exist.
 
     Example:
-        >>> save_to_preset(model, "runs/mine", metadata={"pretrained": True})
-        >>> model = load("runs/mine")
+        >>> save_to_preset(haim_tf.load("debug"), "my_model", metadata={"description": "Of noise."})
+        >>> model = haim_tf.load("my_model")
     """
     folder, metadata = _prepared(model, folder, metadata, precision, overwrite)
     try:
@@ -163,6 +163,7 @@ def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None
         ValueError, FileNotFoundError: no preset, or what JSON cannot hold.
 
     Example:
+        >>> save_to_preset(haim_tf.load("debug"), "my_model")
         >>> rewrite_metadata("my_model", {"description": "Leaves at 16x16."})
     """
     folder = files.absolute(folder)

@@ -77,7 +77,13 @@ CLASSES_OF_DATA = "data"
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
+# What `fine_tune` says of the preset that a training begins with.
+START = {"model": str, "origin": dict, "class_names": (list, type(None)), "sampling": (dict, type(None))}
+
 SMOKE_STEPS = 4
+# Keras' optimizers count steps in 32 bits.
+MAX_STEPS = 2**31 - 1
+MAX_BATCH_SIZE = 2**20
 # Seeds of samples are 32-bit.
 MAX_SEED = 2**31 - 1
 
@@ -153,11 +159,13 @@ def _check_values(recipe):
     """Brings a recipe's own values to Python's types; a ValueError for one that no training can use."""
     for name, low, high in (
         ("seed", 0, MAX_SEED),
-        ("batch_size", 1, None),
+        ("batch_size", 1, MAX_BATCH_SIZE),
         ("holdout", 0, None),
-        ("interval", 1, None),
+        ("interval", 1, MAX_STEPS),
     ):
         recipe[name] = require_int(f"a recipe's {name}", recipe[name], low=low, high=high)
+    if recipe.get("from") is not None:
+        _check_start(recipe["from"])
     for name in ("flip", "turns"):
         if not isinstance(recipe[name], bool):
             raise ValueError(f"a recipe's {name} must be true or false, got {recipe[name]!r}")
@@ -175,11 +183,21 @@ def _check_values(recipe):
         raise ValueError(f"a recipe's model must be a JSON object, got {recipe['model']!r}")
 
 
+def _check_start(start):
+    """A ValueError where `from` is not what `fine_tune` writes."""
+    fits = isinstance(start, dict) and set(start) == set(START)
+    if not fits or not all(isinstance(start[key], kind) for key, kind in START.items()):
+        raise ValueError(
+            f"a recipe's from must be as haim_tf train --from writes it, an object of {', '.join(START)}, "
+            f"got {start!r:.60}"
+        )
+
+
 def _checked_stage(stage, number):
     """A stage with values of Python's types; a ValueError as for `_check_values`."""
     name = f"stage {number}: "
-    for key in ("steps", "batch_size"):
-        stage[key] = require_int(name + key, stage[key], low=1)
+    for key, high in (("steps", MAX_STEPS), ("batch_size", MAX_BATCH_SIZE)):
+        stage[key] = require_int(name + key, stage[key], low=1, high=high)
     stage["learning_rate"] = require_number(name + "learning_rate", stage["learning_rate"], above=0)
     stage["warmup"] = require_int(name + "warmup", stage["warmup"], low=0, high=stage["steps"])
     stage["crop"] = require_int(name + "crop", stage["crop"], low=1, optional=True)

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from haim_tf.models import HierarchicalModel
 
 LOCK = "lock"
+# What `write_file` leaves of a run's files where the process is killed.
+_UNFINISHED = re.compile(r"\.(recipe\.json|data\.json|[a-z]+\.npz|metrics\.csv|\w+\.png)\.\d+")
 
 
 class RunFolder:
@@ -95,7 +98,12 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Lets other trainings have the folder."""
+        """Lets other trainings have the folder.
+
+        Example:
+            >>> run = RunFolder("runs/mine", {"stages": []})
+            >>> run.close()
+        """
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -130,11 +138,14 @@ class RunFolder:
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file: name a new folder")
         found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
-        if found - {LOCK} and not recipe_file.exists():
+        unfinished = {name for name in found if _UNFINISHED.fullmatch(name)}
+        if found - {LOCK, *unfinished} and not recipe_file.exists():
             raise ValueError(f"{self.folder} exists and is not a training run: name a new folder")
         try:
             files.linked(self.folder).mkdir(parents=True, exist_ok=True)
             self._take_lock()
+            for name in unfinished:
+                (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(f"cannot write {self.folder}: {error.strerror or error}") from error
         if recipe_file.exists():
@@ -163,6 +174,14 @@ class RunFolder:
 
         Raises:
             ValueError: it is damaged.
+
+        Example:
+            >>> model, recipe = haim_tf.load("debug"), {"stages": []}
+            >>> with RunFolder("runs/mine", recipe) as run:
+            ...     run.save(model, stage=0, step=100)
+            ...     run.read_checkpoint()
+            ...     run.position
+            {'stage': 0, 'step': 100}
         """
         self._state, meta = _read(self.folder / "checkpoint.npz", _check_meta)
         self.position, self.rows = meta["position"], meta["rows"]
@@ -173,20 +192,49 @@ class RunFolder:
             self._best_state, self.best = _read(self.folder / "best.npz", _check_best)
 
     def save_best(self, model: HierarchicalModel, stage: int, step: int, score: float) -> None:
-        """Keeps the model's weights as the best of a stage, with the figure that says so."""
+        """Keeps the model's weights as the best of a stage, with the figure that says so.
+
+        Raises:
+            ValueError: a file cannot be written, as where the disk is full.
+
+        Example:
+            >>> model, recipe = haim_tf.load("debug"), {"stages": []}
+            >>> with RunFolder("runs/mine", recipe) as run:
+            ...     run.save_best(model, stage=0, step=100, score=3.5)
+            ...     run.best
+            {'stage': 0, 'step': 100, 'score': 3.5}
+        """
         self.best = {"stage": stage, "step": step, "score": score}
         self._best_state = {f"model{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
         write_arrays(self.folder / "best.npz", {"meta": np.array(json.dumps(self.best)), **self._best_state})
 
     def restore_best(self, model: HierarchicalModel) -> None:
-        """Puts the best weights of its stage into a model."""
+        """Puts the best weights of its stage into a model.
+
+        Example:
+            >>> model, recipe = haim_tf.load("debug"), {"stages": []}
+            >>> with RunFolder("runs/mine", recipe) as run:
+            ...     run.save_best(model, stage=0, step=100, score=3.5)
+            ...     run.restore_best(model)
+        """
         for i, variable in enumerate(model.variables):
             variable.assign(self._best_state[f"model{i}"])
 
     def save(
         self, model: HierarchicalModel, stage: int, step: int, row: dict[str, Any] | None = None
     ) -> None:
-        """Writes the checkpoint of a position, with a row of the log where one is given, then the log."""
+        """Writes the checkpoint of a position, with a row of the log where one is given, then the log.
+
+        Raises:
+            ValueError: a file cannot be written, as where the disk is full.
+
+        Example:
+            >>> model, recipe = haim_tf.load("debug"), {"stages": []}
+            >>> with RunFolder("runs/mine", recipe) as run:
+            ...     run.save(model, stage=0, step=100, row={"loss": 1.5})
+            >>> Path("runs/mine/metrics.csv").read_text()
+            'loss\\n1.5\\n'
+        """
         self.position = {"stage": stage, "step": step}
         self.model_arguments = model.arguments
         if row:
@@ -202,7 +250,17 @@ class RunFolder:
             self._log_to_tensorboard(row)
 
     def restore(self, model: HierarchicalModel) -> None:
-        """Puts the checkpoint's state into a model; at the start of a stage the optimizer stays fresh."""
+        """Puts the checkpoint's state into a model; at the start of a stage the optimizer stays fresh.
+
+        Raises:
+            ValueError: the checkpoint is of another model.
+
+        Example:
+            >>> model, recipe = haim_tf.load("debug"), {"stages": []}
+            >>> with RunFolder("runs/mine", recipe) as run:
+            ...     run.save(model, stage=0, step=100)
+            ...     run.restore(model)
+        """
         if self._state is None:
             return
         for name, variable in _variables(model).items():
@@ -215,7 +273,17 @@ class RunFolder:
             variable.assign(self._state[name])
 
     def save_picture(self, name: str, images: np.ndarray, columns: int, step: int) -> None:
-        """Writes a sheet of images as `name.png`, and to TensorBoard where installed."""
+        """Writes a sheet of images as `name.png`, and to TensorBoard where installed.
+
+        Raises:
+            ValueError: a file cannot be written, as where the disk is full.
+
+        Example:
+            >>> with RunFolder("runs/mine", {"stages": []}) as run:
+            ...     run.save_picture("samples", np.zeros((4, 16, 16, 3), "uint8"), columns=2, step=100)
+            >>> Path("runs/mine/samples.png").is_file()
+            True
+        """
         save_grid(images, self.folder / f"{name}.png", columns=columns)
         writer = self._tensorboard()
         if writer:

@@ -78,9 +78,11 @@ def test_bad_input_leaves_nothing_behind(run, folder, arguments, message):
 
 def test_complete(run, folder):
     flags = ["--data=data.npz", "--num=2", "--completions=2", "--candidates=2", "--npz=out.npz"]
-    code, output, errors = run("complete", "--model=tiny", *flags)
+    code, output, errors = run("complete", "--model=tiny", "--scale=1", "--nocaptions", *flags)
     assert (code, errors) == (0, "")
-    assert output.splitlines()[-1] == "2 images in completions.png; columns: original, known, 2 completions"
+    assert output.splitlines()[-1] == (
+        "2 images in completions.png, and as arrays in out.npz; columns: original, known, 2 completions"
+    )
     with np.load("out.npz") as arrays:
         images, mask, completions = arrays["images"], arrays["mask"], arrays["completions"]
     assert mask.sum() == 16 and mask[:2].all() and completions.shape == (2, 2, 4, 8, 1)

@@ -92,7 +92,7 @@ def test_unknown_command_suggests_near_ones(run):
     [
         (["list", "debug"], "haim_tf list: unexpected argument 'debug'"),
         (["list", "--patern=x"], "haim_tf list: Unknown command line flag 'patern'. Did you mean: pattern ?"),
-        (["sample"], "haim_tf sample: flag --model=None: Flag --model must have a value"),
+        (["sample"], "haim_tf sample: --model must be given (haim_tf sample --help lists the flags)"),
         (["sample", "--model=debug", "--num=0"], "haim_tf sample: flag --num=0"),
         (["sample", "--model=debug", "--num=few"], "haim_tf sample: flag --num=few"),
         (["sample", "--model=debgu"], "haim_tf sample: there is no model 'debgu': did you mean 'debug'?"),

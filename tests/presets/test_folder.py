@@ -484,7 +484,15 @@ def test_missing_checksum(preset):
 )
 def test_configuration_of_something_else(preset, changes, message):
     edit_json(preset / "config.json", **changes)
+    edit_json(preset / "metadata.json", class_names=None)
     with pytest.raises(ValueError, match=message):
+        haim_tf.load(preset)
+
+
+def test_names_of_classes_that_the_model_does_not_have(preset):
+    config = json.loads((preset / "config.json").read_text())["config"]
+    edit_json(preset / "config.json", config=config | {"num_classes": None})
+    with pytest.raises(ValueError, match="must have no class_names where the model has no classes, got"):
         haim_tf.load(preset)
 
 

@@ -98,7 +98,9 @@ def test_gives_up_on_a_connection_that_is_always_cut(server):
 
 def test_offline(server, monkeypatch):
     monkeypatch.setenv("HAIM_TF_OFFLINE", "1")
-    with pytest.raises(FileNotFoundError, match="cannot download hf://me/mine"):
+    with pytest.raises(
+        FileNotFoundError, match="hf://me/mine: it is not among the files .* HAIM_TF_OFFLINE is set"
+    ):
         haim_tf.load("hf://me/mine")
     assert server.requests == 0
     monkeypatch.delenv("HAIM_TF_OFFLINE")

@@ -56,3 +56,20 @@ def test_other_data_files_are_damaged(folder, content):
     (folder / "data.json").write_text(content)
     with pytest.raises(ValueError, match="data.json is damaged, or of another program: name a new folder"):
         RunFolder(folder, RECIPE, data=DATA)
+
+
+@pytest.mark.parametrize("written", [[], ["recipe.json"], ["recipe.json", "data.json"]])
+def test_a_kill_while_a_file_is_written_leaves_a_run_and_no_litter(folder, tmp_path, written):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("lock", ".recipe.json.17", ".checkpoint.npz.1234", ".stage_1.png.5", *written):
+        (run / name).write_bytes((folder / name).read_bytes() if name in written else b"half")
+    RunFolder(run, RECIPE, data=DATA).close()
+    assert sorted(path.name for path in run.iterdir()) == ["data.json", "lock", "recipe.json"]
+
+
+def test_hidden_files_of_others_stay(tmp_path):
+    (tmp_path / ".mine.17").touch()
+    with pytest.raises(ValueError, match="exists and is not a training run"):
+        RunFolder(tmp_path, RECIPE)
+    assert [path.name for path in tmp_path.iterdir()] == [".mine.17"]

@@ -17,6 +17,7 @@ import tensorflow as tf
 import haim_tf
 from haim_tf import training
 from haim_tf.training import code_cache
+from haim_tf.training.recipe import START
 
 RECIPE = {
     "model": {
@@ -427,7 +428,7 @@ def test_the_leaves_recipe_s_own_path_in_smoke_mode(tmp_path, variant):
         ({"stages": [{"steps": 4, "learning_rate": 1.0}]}, "multiple of interval 3, got .*'steps': 4"),
         (
             {"stages": [{"steps": 0, "learning_rate": 1.0}]},
-            "stage 1: steps must be an integer of at least 1, got 0",
+            r"stage 1: steps must be an integer in 1\.\.2147483647, got 0",
         ),
     ],
 )
@@ -439,8 +440,8 @@ def test_a_wrong_recipe_is_named(change, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"batch_size": 0}, "a recipe's batch_size must be an integer of at least 1, got 0"),
-        ({"interval": 0}, "a recipe's interval must be an integer of at least 1, got 0"),
+        ({"batch_size": 0}, r"a recipe's batch_size must be an integer in 1\.\.1048576, got 0"),
+        ({"interval": 0}, r"a recipe's interval must be an integer in 1\.\.2147483647, got 0"),
         ({"flip": "yes"}, "a recipe's flip must be true or false, got 'yes'"),
         ({"turns": 1}, "a recipe's turns must be true or false, got 1"),
         ({"balance": -1}, "a recipe's balance must be a number of at least 0 and at most 1, got -1"),
@@ -452,7 +453,11 @@ def test_a_wrong_recipe_is_named(change, message):
         ({"ema": 1.0}, "stage 1: ema must be .* got 1.0"),
         ({"last": {"learning_rate": "fast"}}, "stage 2: learning_rate must be .* got 'fast'"),
         ({"last": {"warmup": 10}}, r"stage 2: warmup must be an integer in 0\.\.9, got 10"),
-        ({"last": {"batch_size": 2.5}}, "stage 2: batch_size must be an integer of at least 1, got 2.5"),
+        ({"last": {"batch_size": 2.5}}, r"stage 2: batch_size must be an integer in 1\.\.1048576, got 2.5"),
+        ({"last": {"steps": 10**40}}, r"stage 2: steps must be an integer in 1\.\.2147483647, got 1000"),
+        ({"from": "debug"}, "a recipe's from must be as haim_tf train --from writes it, .* got 'debug'"),
+        ({"from": {"model": "debug"}}, "a recipe's from must be .* class_names, sampling, got {'model'"),
+        ({"from": dict.fromkeys(START)}, "a recipe's from must be .* got {'model': None"),
         ({"last": {"train": "prior"}}, "stage 2: train must be a list of part names, .*, got 'prior'"),
     ],
 )
