@@ -100,11 +100,12 @@ def test_codes_with_a_known_field_of_view_are_the_encoders(model, images):
 def test_weights_are_the_models(model, images):
     """The weight of a draw is p(forced and guided elements) / q, from the network's parallel form."""
     rng = np.random.default_rng(0)
+    draw = tf.function(completion.draw_given)  # Element by element it would take long.
     decoder, codes = model.decoders[0], model.encode(images)[0]
     mask = masks(2)["random"]
     uniforms = rng.random((2, 16, 8, decoder.likelihood.noise_size), "float32")
     known = np.array(model.elements(images))
-    grid, weight = completion.draw_given(decoder, tf.constant(uniforms), known=known, mask=mask, codes=codes)
+    grid, weight = draw(decoder, tf.constant(uniforms), known=known, mask=mask, codes=codes)
     np.testing.assert_array_equal(grid.numpy()[mask], known[mask])
     expected = (decoder.log_prob(grid, codes=codes).numpy() * mask).sum((1, 2))
     np.testing.assert_allclose(weight, expected, rtol=1e-4)
@@ -112,7 +113,7 @@ def test_weights_are_the_models(model, images):
     guide = rng.normal(0, 2, (2, 4, 2, 4)).astype("float32")
     uniforms = rng.random((2, 4, 2, 1), "float32")
     labels = np.array([0, 1])
-    grid, weight = completion.draw_given(model.prior, tf.constant(uniforms), guide, labels=labels)
+    grid, weight = draw(model.prior, tf.constant(uniforms), guide, labels=labels)
     logits = model.prior(grid, labels=labels)
     head = model.prior.likelihood
     expected = head.log_prob(logits, grid) - head.log_prob(logits + guide, grid)

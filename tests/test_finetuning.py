@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import haim_tf
+from haim_tf import training
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,10 +37,24 @@ def code_of_the_page():
     return re.findall(r"```python\n(.*?)```", (ROOT / "docs/finetuning.md").read_text(), re.S)
 
 
+def eagerly_run(function):
+    def run(*arguments, **options):
+        tf.config.run_functions_eagerly(True)
+        try:
+            return function(*arguments, **options)
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+    return run
+
+
 def test_the_few_lines_of_the_page(folder, monkeypatch):
     code = code_of_the_page()[0].replace('"imagenet32"', '"debug"')
     code = code.replace("output=", "smoke=True, output=")
     monkeypatch.chdir(folder)
+    # A few steps, and no pictures of them.
+    monkeypatch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
+    monkeypatch.setattr(training, "fine_tune", eagerly_run(training.fine_tune))
     exec(code, found := {})
     assert found["model"].class_names == [f"class{i}" for i in range(10)]
     assert haim_tf.load("runs/mine/preset").class_names == found["model"].class_names
@@ -64,6 +80,7 @@ def test_the_code_of_the_page(folder, monkeypatch):
     assert (folder / "samples.png").is_file()
 
 
+@pytest.mark.slow(reason="trains two models by the clock")
 def test_the_benchmark(folder, script, monkeypatch):
     monkeypatch.chdir(folder)
     flags = ["--model=debug", "--data=my_folder", "--minutes=0.02", "--output=figures.json"]

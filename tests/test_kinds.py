@@ -155,7 +155,7 @@ def test_a_kind_from_outside_does_all_that_the_package_s_own_do(case, tmp_path):
 
     keras.utils.set_random_seed(0)
     model = haim_tf.HierarchicalModel(**{**OWN, **CASES[case]})
-    model.compile(keras.optimizers.Adam(0.05))
+    model.compile(keras.optimizers.Adam(0.05), run_eagerly=True)
     history = model.fit(IMAGES, LABELS, epochs=4, batch_size=8, verbose=0).history["loss"]
     assert history[-1] < history[0]
 

@@ -153,6 +153,7 @@ def copies_in(path):
         return [{n.partition(":")[2]: saved[n] for n in saved.files if n.startswith(f"{i}:")} for i in names]
 
 
+@pytest.mark.slow(reason="starts a process that trains on two devices")
 def test_two_devices_train_as_one(folder, one_process):
     finish(folder, [start(folder, "mirrored", "mirrored", "mirrored.npz")])
     copies = copies_in(folder / "mirrored.npz")
