@@ -44,7 +44,14 @@ def test_sheet_and_arrays(run, tmp_path):
 
 
 def test_more_classes_than_images_are_drawn_at_random(run, tmp_path):
-    flags = ["--num=3", "--seed=4", "--scale=1", "--nocaptions", f"--output={tmp_path / 'sheet.png'}"]
+    flags = [
+        "--num=3",
+        "--seed=4",
+        "--columns=2",
+        "--scale=1",
+        "--nocaptions",
+        f"--output={tmp_path / 'sheet.png'}",
+    ]
     assert run("sample", "--model=debug", f"--npz={tmp_path / 'a.npz'}", *flags)[0] == 0
     model = haim_tf.load("debug")
     with np.load(tmp_path / "a.npz") as arrays:
