@@ -34,6 +34,16 @@ def require_tensorflow(what: str) -> None:
         )
 
 
+def replica_context() -> Any:
+    """TensorFlow's context of the replica that asks, inside a step that several share; else `None`."""
+    if not is_tensorflow():
+        return None
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
 def has_accelerator() -> bool:
     """Whether Keras computes on something else than the processor."""
     devices = keras.distribution.list_devices()  # The best kind that there is, such as "gpu:0".
