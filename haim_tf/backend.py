@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from keras import ops
 
 
 def is_tensorflow() -> bool:
@@ -67,14 +68,13 @@ def unoptimized() -> Iterator[None]:
         jax.config.update("jax_disable_most_optimizations", before)
 
 
-def compiled(function: Callable, layer: keras.Layer, xla: bool = True) -> Callable:
-    """A function of tensors as a program for each combination of their shapes.
+def compiled(function: Callable, layer: keras.Layer) -> Callable:
+    """A function of tensors as a program of XLA for each combination of their shapes.
 
     Args:
         function: pure tensor code. Arguments without a shape are constants of the program, which must be
             hashable; no keyword arguments.
         layer: whose variables the function may read; a program sees their values at the time of the call.
-        xla: whether TensorFlow uses XLA too, as JAX always does.
 
     Returns:
         The compiled function, under TensorFlow a `tf.function`.
@@ -82,7 +82,7 @@ def compiled(function: Callable, layer: keras.Layer, xla: bool = True) -> Callab
     if is_tensorflow():
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=xla or None, reduce_retracing=not xla, autograph=False)
+        return tf.function(function, jit_compile=True, autograph=False)
     if keras.backend.backend() != "jax":
         return function
     import jax
@@ -105,3 +105,35 @@ def compiled(function: Callable, layer: keras.Layer, xla: bool = True) -> Callab
             return program(constants, [v.value for v in variables], tensors)
 
     return run
+
+
+def compiled_for_any_number(function: Callable, layer: keras.Layer) -> Callable:
+    """A function of batches and settings as a program, traced once for batches of any number under
+    TensorFlow, else as `compiled` does it.
+
+    Args:
+        function, layer: as for `compiled`.
+    """
+    if not is_tensorflow():
+        return compiled(function, layer)
+    import tensorflow as tf
+
+    traced = tf.function(function, autograph=False)
+
+    def run(*args: Any) -> Any:
+        specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) if tf.is_tensor(x) else x for x in args]
+        return traced.get_concrete_function(*specs)(*args)
+
+    return run
+
+
+def one_by_one(function: Callable[[Any], Any], count: Any) -> Any:
+    """`function(0)`, ..., `function(count - 1)`, float32 vectors of one size, stacked, a tensor
+    `(count, size)`: the function is traced once and runs once at a time."""
+    if not is_tensorflow():
+        return ops.map(function, ops.arange(count))
+    # `keras.ops.map` would trace it twice, and run up to ten at a time.
+    import tensorflow as tf
+
+    signature = tf.TensorSpec((None,), "float32")
+    return tf.map_fn(function, tf.range(count), parallel_iterations=1, fn_output_signature=signature)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from haim_tf.backend import compiled, is_tensorflow
+from haim_tf.backend import compiled_for_any_number, one_by_one
 from haim_tf.class_names import Labels
 from haim_tf.layers.types import Tensor
 from haim_tf.models import inputs
@@ -108,7 +108,7 @@ class Inference:
             rows = ops.take(grid, chosen // self.num_classes, axis=0)
             return ops.sum(self.prior.log_prob(rows, labels=labels), axis=(1, 2))
 
-        found = _one_by_one(log_probs, -(-pairs // size))
+        found = one_by_one(log_probs, -(-pairs // size))
         return ops.reshape(ops.reshape(found, (-1,))[:pairs], (-1, self.num_classes))
 
     def decoder_condition(self, codes: Tensor, level: int) -> Tensor:
@@ -139,9 +139,7 @@ class Inference:
         """Runs a method of tensors, compiled, over batches of arrays."""
         if name not in self._programs:
             function = getattr(self, name)
-            self._programs[name] = (
-                _for_any_number(function) if is_tensorflow() else compiled(function, self, xla=False)
-            )
+            self._programs[name] = compiled_for_any_number(function, self)
         count, results = len(arrays[0]), []
         if not count:
             # A batch of one that is cut off again: TensorFlow's fused convolutions fail on empty ones.
@@ -231,28 +229,3 @@ class Inference:
         else:
             labels = inputs.check_labels(labels, self.num_classes, len(images), self.class_names)
         return self._run("_log_probs", images, labels)
-
-
-def _one_by_one(function, count):
-    """`function(0)`, ..., `function(count - 1)`, float32 vectors of one size, stacked: the function is traced
-    once and runs once at a time."""
-    if not is_tensorflow():
-        return ops.map(function, ops.arange(count))
-    # `keras.ops.map` would trace it twice, and run up to ten at a time.
-    import tensorflow as tf
-
-    signature = tf.TensorSpec((None,), "float32")
-    return tf.map_fn(function, tf.range(count), parallel_iterations=1, fn_output_signature=signature)
-
-
-def _for_any_number(function):
-    """A function of batches and settings, traced once for batches of any number."""
-    import tensorflow as tf
-
-    traced = tf.function(function, autograph=False)
-
-    def run(*args):
-        specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) if tf.is_tensor(x) else x for x in args]
-        return traced.get_concrete_function(*specs)(*args)
-
-    return run
