@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import measuring
 from keras import ops
 
-from haim_tf.backend import compiled
+from haim_tf.backend import compiled, compiled_for_any_number
 from haim_tf.sampling import Sampler, seed_pairs
 
 NETWORK = "pixels32"
+WAYS = compiled, compiled_for_any_number
 
 
 def weights(network):
@@ -130,7 +131,8 @@ def main(path, batch_size, samples):
     x, conditioning = measuring.make_inputs(network, shape, batch_size)
     x = ops.convert_to_tensor(x)
     conditioning = {name: ops.convert_to_tensor(value) for name, value in conditioning.items()}
-    passes = [compiled(lambda x, codes: network(x, codes=codes), network, xla) for xla in (False, True)]
+    # With XLA and, under TensorFlow, without.
+    passes = [make(lambda x, codes: network(x, codes=codes), network) for make in WAYS]
     sampler, seeds = Sampler(network, shape, stream=0), seed_pairs(0, samples)
     _, given = measuring.make_inputs(network, shape, samples)
 
