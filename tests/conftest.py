@@ -71,6 +71,43 @@ def script(monkeypatch):
     return run
 
 
+@pytest.fixture(scope="session")
+def small_images(tmp_path_factory):
+    """An .npz file of 96 images of 8x8 pixels, noise about a level of grey each, in three classes."""
+    path = tmp_path_factory.mktemp("small_images") / "images.npz"
+    rng = np.random.default_rng(0)
+    images = np.clip(rng.integers(0, 200, (96, 1, 1, 1)) + rng.integers(0, 40, (96, 8, 8, 1)), 0, 255)
+    np.savez(path, images=images.astype("uint8"), labels=rng.integers(0, 3, 96))
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_recipe():
+    """`small_recipe(interval)`: a recipe for `small_images`, two intervals of codes, then two of networks;
+    without dropout, whose masks depend on how a batch is shared."""
+
+    def recipe(interval):
+        networks = {"width": 8, "blocks": 1}
+        level = {"downsampling": 2, "codebook_size": 8, "code_dim": 4, **networks, "decoder": networks}
+        model = {"image_shape": [8, 8, 1], "num_classes": 3, "levels": [level], "prior": networks}
+        stage = {"steps": 2 * interval, "learning_rate": 0.01}
+        return {
+            "model": model,
+            "batch_size": 8,
+            "flip": True,
+            "holdout": 16,
+            "interval": interval,
+            "ema": 0.9,
+            "clip_norm": 0.1,
+            "stages": [
+                {"train": ["codes"], **stage},
+                {"train": ["decoders", "prior"], **stage, "warmup": 2},
+            ],
+        }
+
+    return recipe
+
+
 @pytest.fixture
 def full_disk():
     """`with full_disk(size):` no file grows beyond that many bytes, as on a disk that is full."""

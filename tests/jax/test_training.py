@@ -11,55 +11,22 @@ from haim_tf.training import strategy as strategies
 
 pytestmark = [pytest.mark.jax, pytest.mark.usefixtures("compiles_quickly")]
 
-RECIPE = {
-    "model": {
-        "image_shape": [8, 8, 1],
-        "num_classes": 3,
-        "levels": [
-            {
-                "downsampling": 2,
-                "codebook_size": 8,
-                "code_dim": 4,
-                "width": 8,
-                "blocks": 1,
-                "decoder": {"width": 8, "blocks": 1},
-            }
-        ],
-        "prior": {"width": 8, "blocks": 1},
-    },
-    "batch_size": 8,
-    "flip": True,
-    "holdout": 16,
-    "interval": 4,
-    "ema": 0.9,
-    "clip_norm": 0.1,
-    "stages": [
-        {"train": ["codes"], "steps": 8, "learning_rate": 0.01},
-        {"train": ["decoders", "prior"], "steps": 8, "learning_rate": 0.01, "warmup": 2},
-    ],
-}
 
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    path = tmp_path_factory.mktemp("images") / "images.npz"
-    rng = np.random.default_rng(0)
-    images = np.clip(rng.integers(0, 200, (96, 1, 1, 1)) + rng.integers(0, 40, (96, 8, 8, 1)), 0, 255)
-    np.savez(path, images=images.astype("uint8"), labels=rng.integers(0, 3, 96))
-    return path
-
-
-def trained(images, folder, monkeypatch, strategy="none", steps=1):
+def trained(recipe, images, folder, monkeypatch, strategy="none", steps=1):
     monkeypatch.setattr(strategies, "steps_a_program", lambda interval: steps)
-    model = training.train(training.read_recipe(RECIPE), images, folder, strategy=strategy, verbose=False)
+    recipe = training.read_recipe(recipe)
+    model = training.train(recipe, images, folder, strategy=strategy, verbose=False)
     rows = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
     return model, rows
 
 
-def test_two_devices_and_four_steps_a_program_change_nothing(images, tmp_path, monkeypatch):
+def test_two_devices_and_four_steps_a_program_change_nothing(
+    small_recipe, small_images, tmp_path, monkeypatch
+):
     """All metrics, held-out figures and weights, the codebook's moving averages among them."""
-    alone, rows = trained(images, tmp_path / "alone", monkeypatch)
-    other, other_rows = trained(images, tmp_path / "other", monkeypatch, strategy="data_parallel", steps=4)
+    given = small_recipe(4), small_images
+    alone, rows = trained(*given, tmp_path / "alone", monkeypatch)
+    other, other_rows = trained(*given, tmp_path / "other", monkeypatch, strategy="data_parallel", steps=4)
     assert rows.dtype.names == other_rows.dtype.names
     for name in set(rows.dtype.names) - {"seconds"}:
         np.testing.assert_allclose(other_rows[name], rows[name], rtol=1e-3, err_msg=name)
@@ -69,14 +36,14 @@ def test_two_devices_and_four_steps_a_program_change_nothing(images, tmp_path, m
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_a_last_smaller_batch_is_a_step_too(precision):
+def test_a_last_smaller_batch_is_a_step_too(small_recipe, precision):
     """Five batches, of which the last is smaller, three steps a program."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (18, 8, 8, 1)).astype("uint8"), np.arange(18) % 3
     found = []
     for steps in (1, 3):
         keras.utils.set_random_seed(0)
-        model = haim_tf.HierarchicalModel(**{**RECIPE["model"], "levels": []}, dtype=precision)
+        model = haim_tf.HierarchicalModel(**{**small_recipe(4)["model"], "levels": []}, dtype=precision)
         model.compile(keras.optimizers.Adam(0.01), steps_per_execution=steps)
         history = model.fit(images, labels, batch_size=4, epochs=2, shuffle=False, verbose=0).history
         assert int(model.optimizer.iterations) == 10

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,35 +17,6 @@ import tensorflow as tf
 from haim_tf import training
 from haim_tf.data import Batches, ImageData
 from haim_tf.training.strategy import strategy_named
-
-# Without dropout, whose masks depend on how the batch is shared.
-RECIPE = {
-    "model": {
-        "image_shape": [8, 8, 1],
-        "num_classes": 3,
-        "levels": [
-            {
-                "downsampling": 2,
-                "codebook_size": 8,
-                "code_dim": 4,
-                "width": 8,
-                "blocks": 1,
-                "decoder": {"width": 8, "blocks": 1},
-            }
-        ],
-        "prior": {"width": 8, "blocks": 1},
-    },
-    "batch_size": 8,
-    "flip": True,
-    "holdout": 16,
-    "interval": 3,
-    "ema": 0.9,
-    "clip_norm": 0.1,
-    "stages": [
-        {"train": ["codes"], "steps": 6, "learning_rate": 0.01},
-        {"train": ["decoders", "prior"], "steps": 6, "learning_rate": 0.01, "warmup": 2},
-    ],
-}
 
 # A process of its own: devices are fixed when TensorFlow starts. It leaves every replica's final weights.
 PROGRAM = """
@@ -73,12 +45,10 @@ np.savez(sys.argv[5], **kept)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(small_images, small_recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("replicas")
-    rng = np.random.default_rng(0)
-    images = np.clip(rng.integers(0, 200, (96, 1, 1, 1)) + rng.integers(0, 40, (96, 8, 8, 1)), 0, 255)
-    np.savez(folder / "images.npz", images=images.astype("uint8"), labels=rng.integers(0, 3, 96))
-    (folder / "recipe.json").write_text(json.dumps(RECIPE))
+    shutil.copy(small_images, folder / "images.npz")
+    (folder / "recipe.json").write_text(json.dumps(small_recipe(3)))
     (folder / "program.py").write_text(PROGRAM)
     return folder
 
@@ -90,7 +60,10 @@ def one_process(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
         model = training.train(
-            training.read_recipe(RECIPE), folder / "images.npz", folder / "one_process", verbose=False
+            training.read_recipe(folder / "recipe.json"),
+            folder / "images.npz",
+            folder / "one_process",
+            verbose=False,
         )
     tf.config.run_functions_eagerly(False)
     return model

@@ -73,12 +73,8 @@ class KilledError(Exception):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "images.npz"
-    rng = np.random.default_rng(0)
-    images = np.clip(rng.integers(0, 200, (96, 1, 1, 1)) + rng.integers(0, 40, (96, 8, 8, 1)), 0, 255)
-    np.savez(path, images=images.astype("uint8"), labels=rng.integers(0, 3, 96))
-    return path
+def data(small_images):
+    return small_images
 
 
 @pytest.fixture(scope="module")
