@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import importlib.util
 import io
 import json
 import os
@@ -19,6 +17,7 @@ from haim_tf.checks import require_int, require_number
 from haim_tf.data import save_grid
 from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
 from haim_tf.training.recipe import DEFAULTS, Recipe
+from haim_tf.training.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
     from haim_tf.models import HierarchicalModel
@@ -79,7 +78,7 @@ class RunFolder:
         self.best = None
         self._state = None
         self._best_state = None
-        self._writer = None
+        self._tensorboard = TensorBoard(self.folder / "tensorboard")
         self._lock = None
         try:
             if writes:
@@ -107,10 +106,7 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        if self._writer is not None:
-            with contextlib.suppress(Exception):  # A full disk: these events are no part of the run.
-                self._writer.close()
-            self._writer = None
+        self._tensorboard.close()
 
     def _take_lock(self):
         """Holds a lock on the folder, which the system takes back from a process that ends in any way.
@@ -247,7 +243,7 @@ class RunFolder:
         write_arrays(self.folder / "checkpoint.npz", {"meta": np.array(meta), **self._state})
         write_file(self.folder / "metrics.csv", self._write_log)
         if row:
-            self._log_to_tensorboard(row)
+            self._tensorboard.scalars(row)
 
     def restore(self, model: HierarchicalModel) -> None:
         """Puts the checkpoint's state into a model; at the start of a stage the optimizer stays fresh.
@@ -285,32 +281,7 @@ class RunFolder:
             True
         """
         save_grid(images, self.folder / f"{name}.png", columns=columns)
-        writer = self._tensorboard()
-        if writer:
-            import tensorflow as tf
-
-            with writer.as_default():
-                tf.summary.image(name, images, step=step, max_outputs=16)
-
-    def _log_to_tensorboard(self, row):
-        writer = self._tensorboard()
-        if writer:
-            import tensorflow as tf
-
-            with writer.as_default():
-                for name, value in row.items():
-                    if name not in ("stage", "step"):
-                        tf.summary.scalar(f"stage_{row['stage'] + 1}/{name}", value, step=row["step"])
-
-    def _tensorboard(self):
-        """The event writer, or `None` where TensorBoard (or TensorFlow) is not in use."""
-        if keras.backend.backend() != "tensorflow" or importlib.util.find_spec("tensorboard") is None:
-            return None
-        if self._writer is None:
-            import tensorflow as tf
-
-            self._writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
-        return self._writer
+        self._tensorboard.images(name, images, step)
 
     def _write_log(self, file):
         names = list(dict.fromkeys(name for row in self.rows for name in row))
