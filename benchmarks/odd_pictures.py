@@ -27,7 +27,7 @@ flags.DEFINE_float("patch", 0.25, "Side of the patches, as a share of the pictur
 flags.DEFINE_integer("batch_size", 32, "Pictures in a batch.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of what is drawn, and where patches are.", lower_bound=0)
 flags.DEFINE_string("output", None, "JSON file for the figures, a new one.", required=True)
-flags.DEFINE_string("picture", None, "PNG sheet, a row of pictures a kind.")
+flags.DEFINE_string("picture", None, "PNG sheet, one row of pictures per kind.")
 
 
 def main(argv):

@@ -5,7 +5,7 @@ r"""Our pixel decoder beside the same one in plain PyTorch, under TensorFlow and
         --jax_python=.venv-jax/bin/python --output=peers.json
 
 Each peer is a process of its own that waits for its turn: a training step (float32, Adam, clipping, moving
-average), a forward pass, sampling. The PyTorch sampler is naive, a forward pass an element; some of its
+average), a forward pass, sampling. The PyTorch sampler is naive, one forward pass per element; some of its
 rows are run, and the seconds stand for all. The twin gets our weights: the report says how far its outputs
 and likelihoods are from ours, and the run stops where the numbers of parameters differ. Ratios are of
 medians; nothing else may run meanwhile.

@@ -6,7 +6,7 @@
 
 It takes the weights that `ours.py` wrote, prints how far its outputs are from ours, and then, for each line
 "step", "forward" or "sample" on standard input, does that once and prints the seconds. "sample" is the
-naive sampler, a forward pass an element, of the first ROWS rows of SAMPLES images.
+naive sampler, one forward pass per element, of the first ROWS rows of SAMPLES images.
 """
 
 import json

@@ -57,4 +57,4 @@ def describe(name: str, folder: Path, config: dict[str, Any], metadata: dict[str
 
 def _values(value):
     """One number, or those of the levels, finest first, and of the prior."""
-    return ", ".join(f"{x:g}" for x in value).join("[]") if isinstance(value, list) else f"{value:g}"
+    return f"[{', '.join(f'{x:g}' for x in value)}]" if isinstance(value, list) else f"{value:g}"

@@ -13,8 +13,6 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("output", None, "The picture, a .png file; by default training.png in the run's folder.")
 flags.DEFINE_bool("open", False, "Open the picture, where there is a screen.")
 
-NEEDS_KERAS = False
-
 
 def main(argv: list[str]) -> None:
     from haim_tf import files, plots

@@ -16,8 +16,6 @@ flags.DEFINE_string(
     "Of the weights, as the hub calls it (apache-2.0, cc-by-nc-4.0); by default the card tells the terms.",
 )
 
-NEEDS_KERAS = False
-
 
 def main(argv: list[str]) -> None:
     from haim_tf import presets

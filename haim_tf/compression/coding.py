@@ -29,7 +29,7 @@ def compress(
         model: a `HierarchicalModel`.
         images: a list of uint8 arrays `(H, W, C)`, sides up to 65535, or an array `(B, H, W, C)`; larger ones
             than the model's are cut into tiles, the last ones filled up.
-        labels: of class-conditional models: one int or one an image, for all its tiles; `None`: each tile's
+        labels: of class-conditional models: one int or one per image, for all its tiles; `None`: each tile's
             most probable one. They are part of the file.
         name: what the file says the model's name is; its own by default.
         verbose: whether to show a progress bar; `None`: when there is more than one batch of tiles.

@@ -44,7 +44,7 @@ def evaluate(
         - `data`, `num`, `seed`: what was measured on.
         - `bits_per_dim`: mean upper bounds by part, `level_1` (pixels given codes), ..., `prior`, and
           `total`, their sum; `standard_error`: that of `total`, `None` for a single image.
-        - `levels`: a dict a level, `level_1`, ..., of
+        - `levels`: one dict per level, `level_1`, ..., of
             - `grid` `[h, w]`, `codebook_size` K, `capacity_bits` h w log2(K);
             - `perplexity`: exp of the entropy of how often each code occurs in the data, 1 to K;
             - `active_fraction`: the share of the K codes that make up at least 1 % of 1/K of all that occur;
