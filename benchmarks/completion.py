@@ -15,6 +15,8 @@ from absl import app, flags
 
 import haim_tf
 from haim_tf import completion
+from haim_tf.class_names import relabelled
+from haim_tf.cli._output import check_sheet
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "fashion_mnist28", "Name of a model, or a preset folder.")
@@ -29,8 +31,10 @@ flags.DEFINE_string("output", None, "PNG sheet, an image and a mask a row.")
 
 
 def main(argv):
+    output = check_sheet(FLAGS.output) if FLAGS.output else None
     model = haim_tf.load(FLAGS.model)
     source = haim_tf.data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
+    source = relabelled(source, model) if FLAGS.labels else source
     chosen = np.arange(min(FLAGS.num, len(source)))
     images = source.images[chosen]
     labels = source.labels[chosen] if model.num_classes and FLAGS.labels else None
@@ -70,10 +74,10 @@ def main(argv):
                 known = np.where(mask[..., None], images[i], np.uint8(128))
                 parts = [row[c][i, : min(3, FLAGS.completions)] for c in FLAGS.candidates]
                 sheet.append(np.concatenate([images[i][None], known[None], *parts]))
-    if FLAGS.output:
+    if output:
         sheet = np.stack(sheet)
-        haim_tf.data.save_grid(sheet.reshape(-1, *model.image_shape), FLAGS.output, columns=sheet.shape[1])
-        print(f"\nColumns of {FLAGS.output}: original, known, completions by {FLAGS.candidates} candidates.")
+        haim_tf.data.save_grid(sheet.reshape(-1, *model.image_shape), output, columns=sheet.shape[1])
+        print(f"\nColumns of {output}: original, known, completions by {FLAGS.candidates} candidates.")
 
 
 def masks(height, width):

@@ -11,9 +11,11 @@ docs/serving.md says how the server is started, and has the requests of every si
 """
 
 import base64
+import contextlib
 import io
 import json
 import math
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -70,6 +72,9 @@ def main(argv):
         if FLAGS.model is None and FLAGS.protocol != "ray":
             raise ValueError(f"--protocol={FLAGS.protocol} needs --model, the model's name on the server")
         labels = _ints("labels", FLAGS.labels) if FLAGS.labels else None
+        output = os.path.abspath(os.path.expanduser(FLAGS.output))
+        if not os.path.isdir(os.path.dirname(output)) or not output.lower().endswith(".png"):
+            raise ValueError(f"--output must be a .png file in an existing folder, got {FLAGS.output}")
         ask = {"rest": ask_rest, "grpc": ask_grpc, "ray": ask_ray}[FLAGS.protocol]
         server = FLAGS.server or SERVERS[FLAGS.protocol]
         sampling = {name: FLAGS[name].value for name in SAMPLING if FLAGS[name].value is not None}
@@ -89,11 +94,11 @@ def main(argv):
                 f"the server found image {files.index(b'')} out of range: is its label a class? (Exports of "
                 "before there were defaults want --temperature and --top_p.)"
             )
-        save_sheet(files, FLAGS.output, FLAGS.columns)
+        save_sheet(files, output, FLAGS.columns)
     except (ValueError, OSError) as error:
         print(f"client: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    print(f"{FLAGS.num} images in {FLAGS.output}")
+    print(f"{FLAGS.num} images in {output}")
 
 
 def sample_inputs(rows, labels, seed, **sampling):
@@ -218,7 +223,8 @@ def _call(server, method, request, timeout):
 
 
 def save_sheet(files, path, columns=None):
-    """Writes pictures, the bytes of PNG files of one size, side by side into a PNG file."""
+    """Writes pictures, the bytes of PNG files of one size, side by side into a PNG file, whole or not at
+    all."""
     from PIL import Image
 
     images = [Image.open(io.BytesIO(file)) for file in files]
@@ -228,7 +234,13 @@ def save_sheet(files, path, columns=None):
     sheet = Image.new(images[0].mode, size, "white")
     for i, image in enumerate(images):
         sheet.paste(image, (i % columns * width, i // columns * height))
-    sheet.save(path, format="PNG")
+    unfinished = f"{path}.{os.getpid()}"
+    try:
+        sheet.save(unfinished, format="PNG")
+        os.replace(unfinished, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
 
 
 def _to_json(value):

@@ -60,7 +60,7 @@ def main(argv):
 def serve():
     from serving.exported import newest_version
 
-    folder = Path(FLAGS.folder).absolute()
+    folder = Path(FLAGS.folder).expanduser().absolute()
     if not folder.is_dir() or newest_version(folder) is None:
         raise ValueError(f"{folder} has no version folder 1, 2, ...: write one with haim_tf export")
     with socket.socket() as listener:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,22 @@ def find_class(name: str, class_names: Sequence[str] | None) -> int:
     raise ValueError(f"there is no class {name!r}{near(name, class_names)}")
 
 
+def names_of(class_names: Sequence[str]) -> list[str]:
+    """Names of classes as a list of str, from a list, tuple or array of texts.
+
+    Raises:
+        ValueError: something else, such as one text, which would be taken letter by letter.
+
+    Example:
+        >>> names_of(np.array(["tench", "goldfish"]))
+        ['tench', 'goldfish']
+    """
+    listed = isinstance(class_names, (list, tuple, np.ndarray))
+    if not listed or not all(isinstance(name, str) for name in class_names):
+        raise ValueError(f"class_names must be a list of texts, got {class_names!r:.60}")
+    return [str(name) for name in class_names]
+
+
 def near(name: str, class_names: Sequence[str]) -> str:
     """What an error says of the names that are like one: "; did you mean ...?" or the first few."""
     parts = {part: known for known in class_names for part in (*_parts_of(known), _plain(known))}
@@ -69,12 +86,24 @@ def labels_of(labels: Labels, class_names: Sequence[str] | None) -> np.ndarray:
     if isinstance(labels, str):
         return np.asarray(find_class(labels, class_names), "int32")
     given = np.asarray(labels)
-    if given.dtype.kind in "US" or (
-        given.dtype == object and any(isinstance(label, str) for label in given.ravel())
-    ):
-        found = [find_class(x, class_names) if isinstance(x, str) else x for x in given.ravel()]
-        return np.asarray(found, "int32").reshape(given.shape)
-    return given
+    if not given.size:  # NumPy takes an empty list for one of floats.
+        return given.astype("int32")
+    if given.dtype.kind in "US":
+        # Once more, for NumPy makes texts of the integers among them.
+        given = np.asarray(labels, object)
+    if given.dtype != object:
+        return given
+    found = [_label_of(label, class_names) for label in given.ravel()]
+    return np.asarray(found).reshape(given.shape)
+
+
+def _label_of(label, class_names):
+    """One label, an int, from one or from a name, as str or bytes."""
+    if isinstance(label, (str, bytes)):
+        return find_class(label.decode(errors="replace") if isinstance(label, bytes) else label, class_names)
+    if isinstance(label, (int, np.integer)) and not isinstance(label, bool):
+        return int(label)
+    raise ValueError(f"labels must be integers or names of classes, got {label!r:.60}")
 
 
 def _tell(text: str) -> None:
@@ -135,7 +164,8 @@ def relabelled(
 
 
 def _plain(name):
-    return " ".join(str(name).split()).casefold()
+    # One folder's name differs between systems in how an accent is written.
+    return unicodedata.normalize("NFC", " ".join(str(name).split()).casefold())
 
 
 def _parts_of(name):

@@ -26,7 +26,6 @@ class _ModelDistribution(tfp.distributions.Distribution):
         if labels is not None:
             shape = np.shape(labels)
             flat = labels_of(labels, model.class_names).reshape(-1)
-            flat = flat if flat.size else flat.astype("int32")
             labels = inputs.check_labels(flat, model.num_classes, flat.size).reshape(shape)
         networks = model.num_levels + 1
         self.model = model

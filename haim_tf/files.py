@@ -6,8 +6,10 @@ import contextlib
 import json
 import math
 import os
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -15,20 +17,29 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+# Bytes; Linux, macOS and Windows agree on about as many.
+LONGEST_NAME = 255
+_CHUNK = 1 << 20
+
+
 def expanded(path: str | os.PathLike) -> Path:
     """`path` as a `Path`, a `~` in front of it replaced by the user's home.
 
     Raises:
-        ValueError: nobody knows where that is, or it is no path.
+        ValueError: nobody knows where that is, or it is no path that any file system has.
     """
-    if str(path) == "" or "\0" in str(path):  # pathlib takes "" for the current folder.
-        raise ValueError(f"a path must have at least one character and no null byte, got {str(path)!r}")
+    try:
+        path = os.fsdecode(path)
+    except TypeError:
+        raise ValueError(f"a path must be a text or a path, got {path!r:.60}") from None
+    if path == "" or "\0" in path:  # pathlib takes "" for the current folder.
+        raise ValueError(f"a path must have at least one character and no null byte, got {path!r}")
+    if max(len(os.fsencode(part)) for part in path.split(os.sep)) > LONGEST_NAME:
+        raise ValueError(f"the names in a path must have at most {LONGEST_NAME} bytes, got {path!r:.60}")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ValueError(
-            f"{str(path)!r} must be a path without ~, for there is no such home: {error}"
-        ) from None
+        raise ValueError(f"{path!r} must be a path without ~, for there is no such home: {error}") from None
 
 
 def home() -> Path:
@@ -80,14 +91,43 @@ def write_file(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> 
     target = linked(absolute(path))
     unfinished = target.with_name(f".{target.name[:60]}.{os.getpid()}")
     try:
-        with open(unfinished, "wb") as file:
-            write(file)
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
+        with as_value_error(path):
+            with open(unfinished, "wb") as file:
+                write(file)
+            os.replace(unfinished, target)
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink()
+
+
+def write_by_path(path: str | os.PathLike, save: Callable[[Path], object]) -> None:
+    """The same for what is not written to a file but to a path: `save` is called on one of the same name in
+    a temporary folder."""
+    path = absolute(path)
+    with as_value_error(path), tempfile.TemporaryDirectory() as scratch:
+        save(made := Path(scratch) / path.name)
+        with open(made, "rb") as whole:
+            write_file(path, lambda file: shutil.copyfileobj(whole, file))
+
+
+@contextlib.contextmanager
+def as_value_error(path: str | os.PathLike) -> Iterator[None]:
+    """An OSError inside becomes a ValueError that says of `path` that it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_room(folder: str | os.PathLike, size: int) -> None:
+    """An OSError unless there is room for a file of `size` bytes in a folder.
+
+    By trying: how much is free does not tell of quotas and limits.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for start in range(0, size, _CHUNK):
+            file.write(bytes(min(_CHUNK, size - start)))
+        file.flush()
 
 
 def write_files(contents: dict[Path, bytes]) -> None:

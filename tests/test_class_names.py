@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from haim_tf.class_names import find_class, labels_of, relabelled
+from haim_tf.class_names import find_class, labels_of, names_of, relabelled
 from haim_tf.data import ImageData
 
 NAMES = ["goldfish, Carassius auratus", "lion, king of beasts", "sea lion", "crane", "crane, a bird"]
@@ -47,6 +47,22 @@ def test_labels_of_names_and_numbers():
     np.testing.assert_array_equal(labels_of(np.array(["lion", 2], object), NAMES), [1, 2])
     np.testing.assert_array_equal(labels_of([3, 1], None), [3, 1])
     assert labels_of("crane", NAMES) == 3
+    np.testing.assert_array_equal(labels_of(["lion", 2, b"crane", np.int8(0)], NAMES), [1, 2, 3, 0])
+    assert labels_of([], None).dtype == np.int32
+    for wrong in (["lion", None], ["lion", 1.5], ["lion", True]):
+        with pytest.raises(ValueError, match="labels must be integers or names of classes, got"):
+            labels_of(wrong, NAMES)
+
+
+def test_accents_are_the_same_however_they_are_written():
+    assert find_class("cafe\u0301", ["tea", "caf\u00e9"]) == 1
+
+
+@pytest.mark.parametrize("names", ["abc", 5, [b"a"], ["a", 1], {"a": 0}])
+def test_names_are_a_list_of_texts(names):
+    with pytest.raises(ValueError, match="class_names must be a list of texts, got"):
+        names_of(names)
+    assert names_of(("a", "b")) == names_of(np.array(["a", "b"])) == ["a", "b"]
 
 
 def model(names=NAMES, num_classes=5):

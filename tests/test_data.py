@@ -294,6 +294,16 @@ def test_a_class_may_be_named_like_a_split(tmp_path):
             write(tmp_path / name / f"{i}.png", random_images(4, 4))
     image_data = load(tmp_path)
     assert (len(image_data), image_data.class_names) == (9, ["bus", "train", "val"])
+    (tmp_path / "bus").rename(tmp_path / "valid")
+    assert len(load(tmp_path)) == 3 and load(tmp_path, "valid").split == "valid"
+    for name in ("valid", "val"):
+        (tmp_path / name).rename(tmp_path / name.title())
+    with pytest.raises(ValueError, match="folders of splits must be in lower case, got Val, Valid, train"):
+        load(tmp_path)
+    for name in ("Valid", "Val"):
+        (tmp_path / name).rename(tmp_path / name.lower())
+    (tmp_path / "valid").rename(tmp_path / "bus")
+    image_data = load(tmp_path)
     assert sorted(image_data.labels) == [0, 0, 0, 1, 1, 1, 2, 2, 2] and image_data.split == "all"
 
 

@@ -116,3 +116,22 @@ def test_json_has_no_word_for_figures_that_are_not_finite(tmp_path, figure):
     with pytest.raises(ValueError, match=r"levels\.level_1\.1 must be a finite number, got (nan|inf)"):
         files.write_json(tmp_path / "a.json", {"num": 3, "levels": {"level_1": [0.5, figure]}})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_is_one_that_a_file_system_has(tmp_path):
+    assert files.expanded(os.fsencode(tmp_path) + b"/caf\xe9") == tmp_path / "caf\udce9"
+    for wrong, message in (
+        (5, "a path must be a text or a path, got 5"),
+        ("", "at least one character"),
+        ("a\0b", "no null byte"),
+        ("a/" + "b" * 256, "the names in a path must have at most 255 bytes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            files.expanded(wrong)
+
+
+def test_what_is_written_by_path_is_whole_or_not_there(tmp_path, full_disk):
+    files.write_by_path(tmp_path / "a.txt", lambda path: path.write_text(path.name))
+    with full_disk(100), pytest.raises(ValueError, match="cannot write .*a.txt: File too large"):
+        files.write_by_path(tmp_path / "a.txt", lambda path: path.write_bytes(bytes(1000)))
+    assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "a.txt"

@@ -16,7 +16,9 @@ def load_network(flag: str, path: str) -> keras.Model:
     """
     import keras
 
+    from haim_tf import files
+
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(files.expanded(path), compile=False)
     except Exception as error:  # Keras raises errors of many types for what is no model.
         raise ValueError(f"--{flag} must be a file of a Keras model, got {path!r}: {error}") from error

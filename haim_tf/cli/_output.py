@@ -53,7 +53,7 @@ def check_outputs(paths: Sequence[str], folder: str, suffix: str) -> list[Path]:
     """
     from haim_tf import files
 
-    folder, paths = files.expanded(folder), [Path(path) for path in paths]
+    folder, paths = files.expanded(folder), [files.expanded(path) for path in paths]
     if not paths:
         raise ValueError("name at least one file")
     for path in paths:

@@ -19,8 +19,6 @@ flags.DEFINE_string("output", None, "The .keras file, a new one.", required=True
 
 
 def main(argv: list[str]) -> None:
-    import os
-    import tempfile
     from pathlib import Path
 
     from haim_tf import data, evaluation, files
@@ -35,9 +33,6 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"{FLAGS.data} must have labels, which the classifier learns")
     classes = int(train.labels.max()) + 1
     network = evaluation.train_classifier(train, classes, steps=FLAGS.steps, seed=FLAGS.seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = os.path.join(scratch, "classifier.keras")
-        network.save(path)
-        files.write_file(output, lambda file: file.write(Path(path).read_bytes()))
+    files.write_by_path(output, network.save)
     right = "" if val is None else f", right on {evaluation.accuracy(network, val):.4f} of {len(val)} others"
     print(f"a classifier of {classes} classes, learned from {len(train)} images, in {output}{right}")

@@ -24,6 +24,9 @@ flags.DEFINE_string("output", None, "JSON file for the figures, a new one.")
 
 
 def main(argv: list[str]) -> None:
+    import contextlib
+    import sys
+
     import numpy as np
 
     from haim_tf import data, evaluation, files
@@ -38,11 +41,14 @@ def main(argv: list[str]) -> None:
             f"--num must be at most the count of real images, {len(real)}, and of samples, {len(samples)}, "
             f"got {num}"
         )
+    if FLAGS.neighbors >= num:
+        raise ValueError(f"--neighbors must be less than the {num} images of each, got {FLAGS.neighbors}")
     if FLAGS.extractor == "inception_v3":
         if FLAGS.layer:
             raise ValueError("--layer is for extractors from files")
         try:
-            extractor = evaluation.inception_features(samples.image_shape)
+            with contextlib.redirect_stdout(sys.stderr):  # Keras tells of its download.
+                extractor = evaluation.inception_features(samples.image_shape)
         except Exception as error:  # Keras raises errors of many types for what it cannot download.
             raise ValueError(
                 "inception_v3 must be downloaded, which failed: give --extractor a Keras model in a file, as "
@@ -50,6 +56,7 @@ def main(argv: list[str]) -> None:
             ) from error
     else:
         extractor = evaluation.feature_layer(load_network("extractor", FLAGS.extractor), FLAGS.layer)
+    evaluation.check_extractor(extractor, samples.image_shape)
     features = [
         evaluation.extract_features(images.images[np.arange(num)], extractor, FLAGS.batch_size, verbose=True)
         for images in (real, samples)

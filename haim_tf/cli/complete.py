@@ -42,16 +42,17 @@ def main(argv: list[str]) -> None:
     import numpy as np
 
     from haim_tf import data, presets
+    from haim_tf.checks import require_int
     from haim_tf.class_names import relabelled
 
     output = check_sheet(FLAGS.output)
     npz = check_arrays(FLAGS.npz) if FLAGS.npz is not None else None
     if FLAGS.mask is not None and FLAGS.rows is not None:
         raise ValueError("--mask and --rows exclude each other")
-    model = presets.load(FLAGS.model)
+    model = presets.load(FLAGS.model, weights=True)
     height, width, _ = model.image_shape
     if FLAGS.mask is None:
-        rows = height // 2 if FLAGS.rows is None else FLAGS.rows
+        rows = height // 2 if FLAGS.rows is None else require_int("--rows", FLAGS.rows, low=0, high=height)
         mask = np.repeat(np.arange(height)[:, None] < rows, width, axis=1)
     else:
         mask = data.read_image(FLAGS.mask, 1)[..., 0] > 0

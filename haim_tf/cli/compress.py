@@ -26,17 +26,17 @@ def main(argv: list[str]) -> None:
     from haim_tf.backend import require_tensorflow
     from haim_tf.cli._labels import choose_labels
     from haim_tf.cli._output import check_outputs, write_outputs
-    from haim_tf.data import read_image
+    from haim_tf.data import printable, read_image
 
     require_tensorflow("compression")
     outputs = check_outputs(argv[1:], FLAGS.output, ".haim")
-    model = presets.load(FLAGS.model)
+    model = presets.load(FLAGS.model, weights=True)
     labels = None
     if FLAGS.labels:
         turns = choose_labels(FLAGS.labels, model.num_classes, model.class_names)
         labels = [turns[i % len(turns)] for i in range(len(outputs))]
     images = [read_image(path, model.image_shape[2]) for path in argv[1:]]
-    name = Path(FLAGS.model).name
+    name = printable(Path(FLAGS.model).name)
     files = compression.compress(model, images, labels, name, verbose=True)
     write_outputs(outputs, files)
     bits, values = 8 * sum(map(len, files)), sum(image.size for image in images)

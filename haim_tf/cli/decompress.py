@@ -16,23 +16,23 @@ flags.DEFINE_string("output", None, "Folder for the pictures, made if it is not 
 
 def main(argv: list[str]) -> None:
     import io
-    from pathlib import Path
 
     from PIL import Image
 
     from haim_tf import compression, presets
     from haim_tf.backend import require_tensorflow
     from haim_tf.cli._output import check_outputs, write_outputs
+    from haim_tf.files import expanded
 
     require_tensorflow("decompression")
     outputs = check_outputs(argv[1:], FLAGS.output, ".png")
-    files = [compression.unpack(Path(path).read_bytes(), path) for path in argv[1:]]
+    files = [compression.unpack(expanded(path).read_bytes(), path) for path in argv[1:]]
     names = sorted({file.model for file in files})
     if FLAGS.model is None and (len(names) > 1 or names[0] not in presets.list_models()):
         raise ValueError(
             f"the files were written by {', '.join(map(repr, names))}: name one model by --model"
         )
-    model = presets.load(FLAGS.model or names[0])
+    model = presets.load(FLAGS.model or names[0], weights=True)
     pictures = []
     for image in compression.decompress(model, files, names=argv[1:], verbose=True):
         buffer = io.BytesIO()

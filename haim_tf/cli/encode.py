@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     from haim_tf.class_names import relabelled
 
     output = check_arrays(FLAGS.output)
-    model = presets.load(FLAGS.model)
+    model = presets.load(FLAGS.model, weights=True)
     if not model.num_levels:
         raise ValueError(f"{FLAGS.model} has no levels: there are no codes")
     source = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)

@@ -32,7 +32,9 @@ def main(argv: list[str]) -> None:
     output, csv = (
         None if path is None else files.check_new_file(path) for path in (FLAGS.output, FLAGS.scores)
     )
-    model = presets.load(FLAGS.model)
+    if output is not None and output == csv:
+        raise ValueError(f"--output and --scores must be two files, got {output} for both")
+    model = presets.load(FLAGS.model, weights=True)
     images = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
     report, columns = evaluation.evaluate_and_score(
         model,

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     if not all(size.strip().isdecimal() for size in FLAGS.batch_sizes):
         raise ValueError(f"--batch_sizes must be positive ints, got {','.join(FLAGS.batch_sizes)!r}")
     version = saved_model.export(
-        presets.load(FLAGS.model),
+        presets.load(FLAGS.model, weights=True),
         FLAGS.output,
         dtype=FLAGS.dtype,
         batch_sizes=[int(size) for size in FLAGS.batch_sizes],

@@ -42,17 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with contextlib.suppress(AttributeError, ValueError):  # It is no file, or closed.
         sys.stdout.reconfigure(errors="backslashreplace")  # Names hold what not every terminal can write.
+    code = 0
     try:
         code = _main(arguments)
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code
-    except BrokenPipeError:
+    except OSError as error:
         # Python itself flushes it once more at its end.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
-        return 0
+        if isinstance(error, BrokenPipeError):
+            return 0
+        return code or _complain("haim_tf", f"cannot write to standard output: {error.strerror}")
     finally:
         progress.close_all()
 

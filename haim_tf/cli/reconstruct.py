@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
 
     output = check_sheet(FLAGS.output)
     sampling = {name: parse_numbers(name, FLAGS[name].value) for name in ("temperature", "top_p")}
-    model = presets.load(FLAGS.model)
+    model = presets.load(FLAGS.model, weights=True)
     if not model.num_levels:
         raise ValueError(f"{FLAGS.model} has no levels: there are no codes to reconstruct from")
     levels = [FLAGS.level] if FLAGS.level else range(1, model.num_levels + 1)

@@ -14,7 +14,7 @@ from haim_tf.cli._output import check_arrays, check_sheet, write_arrays
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(_sheets)
 flags.DEFINE_string("model", None, "Name of a model, or a preset folder.", required=True)
-flags.DEFINE_integer("num", 16, "How many images.", lower_bound=1)
+flags.DEFINE_integer("num", 16, "How many images.", lower_bound=1, upper_bound=10**6)
 flags.DEFINE_list(
     "labels",
     None,
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     output = check_sheet(FLAGS.output)
     npz = check_arrays(FLAGS.npz) if FLAGS.npz is not None else None
     temperature, top_p = (parse_numbers(name, FLAGS[name].value) for name in ("temperature", "top_p"))
-    model = presets.load(FLAGS.model)
+    model = presets.load(FLAGS.model, weights=True)
     turns = choose_labels(FLAGS.labels, model.num_classes, model.class_names)
     if turns and not FLAGS.labels and len(turns) > FLAGS.num:
         turns = model.draw_labels(FLAGS.num, FLAGS.seed).tolist()

@@ -57,7 +57,9 @@ def compress(
     images = [_check_image(image, model) for image in images]
     if labels is not None or not model.num_classes:
         labels = inputs.check_labels(labels, model.num_classes, len(images), model.class_names)
-    shape = model.image_shape
+    name, weights, shape = name or model.name, fingerprint(model), model.image_shape
+    for image in images:  # What no file can hold is said before the work.
+        container.pack(Container(name, weights, *image.shape[:2], 0, 0, bytes(8), np.zeros(0, "uint32")))
     counts = [tiles.count(*image.shape[:2], shape) for image in images]
     batch_bits = min(max(sum(counts) - 1, 0).bit_length(), container.MAX_BATCH_BITS)
     size = 1 << batch_bits
@@ -84,7 +86,6 @@ def compress(
         _code(model, steps, [(coders[i], place) for i, _, place in groups], size, tile_labels, grids)
 
     _in_batches(model, tiles.plan(counts, slots, size), encode, verbose)
-    name, weights = name or model.name, fingerprint(model)
     return [
         container.pack(
             Container(name, weights, *image.shape[:2], batch_bits, slot, _digest(image), coder.words())

@@ -66,7 +66,10 @@ def pack(container: Container) -> bytes:
         >>> pack(unpack(data)) == data
         True
     """
-    name = container.model.encode()
+    try:
+        name = container.model.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise ValueError(f"a model's name must be a text of UTF-8, got {container.model!r:.60}") from None
     if not 1 <= min(container.height, container.width) <= max(container.height, container.width) <= MAX_SIDE:
         raise ValueError(
             f"images must have sides of 1 to {MAX_SIDE} pixels, got {container.height}x{container.width}"
@@ -103,6 +106,8 @@ def unpack(data: bytes, what: str = "the file") -> Container:
         >>> unpack(compress(model, np.zeros((1, 16, 16, 3), "uint8"))[0]).width
         16
     """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise ValueError(f"{what} must be bytes, got {type(data).__name__}")
     data = bytes(data)
     if data[:4] != MAGIC:
         raise ValueError(f"{what} is no compressed image of haim_tf: it does not start with {MAGIC!r}")

@@ -67,8 +67,21 @@ def _build(images, labels, class_names, split, image_shape, name):
     mapped = isinstance(data.images, np.memmap) and not isinstance(part, slice)
     images = Rows(data.images, part) if mapped else data.images[part]
     if image_shape not in (None, data.image_shape):
-        images = np.stack([fit_array(image, image_shape) for image in progress(images, name)])
+        images = _fitted(images, image_shape, name)
     return ImageData(images, None if labels is None else data.labels[part], class_names, name, split)
+
+
+def _fitted(images, image_shape, name):
+    """Images brought to a shape, in memory."""
+    try:
+        fitted = np.empty((len(images), *image_shape), "uint8")
+    except (MemoryError, ValueError):  # More than memory has; more than an array can have.
+        raise ValueError(
+            f"{name}: image_shape must be one of which memory holds {len(images)} images, got {image_shape}"
+        ) from None
+    for i, image in enumerate(progress(images, name)):
+        fitted[i] = fit_array(image, image_shape)
+    return fitted
 
 
 def _read_names(path):

@@ -68,6 +68,7 @@ def load_folder(root: Path, split: str, image_shape: ImageShape | None) -> Image
 def _find_classes(root, split):
     """The split's folder in `root`, None where that has no splits, and the names of the classes."""
     folders = _subfolders(root)
+    _check_case(root, {split, "train", *HELD_OUT}, folders)
     named = {split, "train", *HELD_OUT}.intersection(folders)
     if not named or (named != set(folders) and not _are_splits(root, named, folders)):
         return None, folders
@@ -76,6 +77,14 @@ def _find_classes(root, split):
         return found, []
     # The classes of all splits, so that one that this split lacks does not shift its labels.
     return found, sorted({name for other in named for name in _subfolders(root / other)})
+
+
+def _check_case(root, splits, folders):
+    """A ValueError where folders are named like splits, all of them, but for capitals."""
+    if folders and set(folders) - splits and {name.lower() for name in folders} <= splits:
+        raise ValueError(
+            f"{printable(str(root))}: folders of splits must be in lower case, got {', '.join(folders)}"
+        )
 
 
 def _are_splits(root, named, folders):

@@ -1,6 +1,7 @@
 """`ImageData`: checked images with their labels."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from haim_tf.data.splits import ALL
 
 # How many images, evenly spaced, stand for all of them.
 FINGERPRINT_IMAGES = 1000
+# At most how many are in memory for that.
+FINGERPRINT_BYTES = 1 << 28
 # Images that are no array, but give one when they are asked for.
 ON_ACCESS = (ImageFiles, Rows)
 
@@ -123,8 +126,9 @@ class ImageData:
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels))
         places = np.unique(np.linspace(0, len(self) - 1, FINGERPRINT_IMAGES).astype(int))
-        for start in range(0, len(places), 100):
-            digest.update(np.ascontiguousarray(self.images[places[start : start + 100]]))
+        step = max(1, min(100, FINGERPRINT_BYTES // math.prod(self.image_shape)))
+        for start in range(0, len(places), step):
+            digest.update(np.ascontiguousarray(self.images[places[start : start + step]]))
         return {
             "images": len(self),
             "image_shape": list(self.image_shape),

@@ -7,6 +7,8 @@ from haim_tf.checks import require_int
 from haim_tf.data import arrays, folders, tfds_sets
 from haim_tf.data.image_data import ImageData, ImageShape
 
+# Pixels; Pillow's and JPEG's.
+MAX_SIDE = 65535
 _ACCEPTED = (
     "source must be a folder of images, an .npz or .npy file, or the name of a TFDS data set, for example "
     "'fashion_mnist', 'cifar10' or 'imagenet_resized/64x64'"
@@ -20,10 +22,10 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
         source: one of
             - a folder: `root/<class>/*.png`, or `root/*.png` without labels (also jpg, jpeg, webp, bmp; other
               files are left out, and counted in a line on stderr), or either of them below `root/<split>/`.
-              Its folders are splits where all are named like splits ("train", "validation", "val", "test",
-              or `split`), or where those that are hold classes. Files are decoded on access, their EXIF
-              rotation ignored. With classes, the images come in a fixed shuffled order, so that every slice
-              mixes the classes; a file that is cut off is an error at once;
+              Its folders are splits where all are named like splits ("train", "validation", "val", "valid",
+              "test", or `split`), or where those that are hold classes. Files are decoded on access, their
+              EXIF rotation ignored. With classes, the images come in a fixed shuffled order, so that every
+              slice mixes the classes; a file that is cut off is an error at once;
             - a folder with `<split>_images.npy`, and optionally `<split>_labels.npy` and `classes.json` (a
               list of names);
             - an `.npy` file of images, mapped into memory; `X_images.npy` takes its labels from
@@ -32,9 +34,9 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
               `x_train`, `y_train`, `x_test`, `y_test`;
             - if no such file or folder exists, the name of a TFDS data set with a feature `image` and, for
               labels, `label`. Kept where TFDS keeps its data (`TFDS_DATA_DIR`), and read into memory.
-        split: "train", or one of "validation", "val", "test", which stand in for each other where the one
-            asked for is not there. A source without splits is taken whole for any name, which "all" says best
-            (of held-out images a line on stderr says so). A slice may follow, in images or percent:
+        split: "train", or one of "validation", "val", "valid", "test", which stand in for each other where
+            the one asked for is not there. A source without splits is taken whole for any name, which "all"
+            says best (of held-out images a line on stderr says so). A slice may follow, in images or percent:
             "train[:90%]", "train[-1000:]"; without splits "all[:90%]" to train on and "all[90%:]" to measure
             on. Slices of a source without splits are of a fixed shuffled order, so that they mix the classes
             even of one that is sorted by them. TFDS takes all that it understands itself.
@@ -78,9 +80,12 @@ def _check_image_shape(shape):
     if shape is None:
         return None
     try:
-        height, width, channels = (require_int("image_shape", side, low=1) for side in shape)
+        height, width, channels = (require_int("image_shape", side, 1, MAX_SIDE) for side in shape)
     except (TypeError, ValueError):
         channels = None
     if channels not in (1, 3):
-        raise ValueError(f"image_shape must be (height, width, channels), channels 1 or 3, got {shape!r}")
+        raise ValueError(
+            f"image_shape must be (height, width, channels), sides of at most {MAX_SIDE}, channels 1 or 3, "
+            f"got {shape!r}"
+        )
     return height, width, channels

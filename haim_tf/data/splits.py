@@ -9,7 +9,7 @@ from haim_tf.data.reading import say
 
 # What a source without splits is, whatever it is asked for.
 ALL = "all"
-HELD_OUT = ("validation", "val", "test")
+HELD_OUT = ("validation", "val", "valid", "test")
 _SPLIT = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 

@@ -11,6 +11,9 @@ from haim_tf import progress
 from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.data import Batches, ImageData, in_order
 
+# What three poolings leave something of.
+SMALLEST_SIDE = 8
+
 
 def small_classifier(image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     """A plain convolutional classifier of about 100,000 parameters, for images of 28x28 to 64x64.
@@ -25,11 +28,16 @@ def small_classifier(image_shape: tuple[int, int, int], num_classes: int) -> ker
     Returns:
         A `keras.Model` of images, 0..255 `(B, H, W, C)`, to logits, float32 `(B, num_classes)`.
 
+    Raises:
+        ValueError: images that three poolings leave nothing of.
+
     Example:
         >>> tuple(small_classifier((28, 28, 1), 10)(np.zeros((2, 28, 28, 1), "uint8")).shape)
         (2, 10)
     """
     layers = keras.layers
+    if min(image_shape[:2]) < SMALLEST_SIDE:
+        raise ValueError(f"images must be of at least {SMALLEST_SIDE} pixels a side, got {image_shape}")
     images = keras.Input(image_shape)
     hidden = layers.Rescaling(1 / 127.5, offset=-1)(images)
     for width in (32, 64, 64):

@@ -48,7 +48,7 @@ def feature_layer(model: keras.Model, layer: str | None = None) -> keras.Model:
             classifier that ends in one dense layer are the features it decides by.
 
     Raises:
-        ValueError: no such layer.
+        ValueError: no such layer, or a model of another kind.
 
     Example:
         >>> feature_layer(small_classifier((28, 28, 1), 10)).output_shape
@@ -57,8 +57,27 @@ def feature_layer(model: keras.Model, layer: str | None = None) -> keras.Model:
     names = [candidate.name for candidate in model.layers]
     if layer is not None and layer not in names:
         raise ValueError(f"the model has no layer {layer!r}; it has {names}")
-    output = model.layers[-1].input if layer is None else model.get_layer(layer).output
-    return keras.Model(model.input, output)
+    try:
+        output = model.layers[-1].input if layer is None else model.get_layer(layer).output
+        return keras.Model(model.input, output)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:  # Keras', where there is no graph.
+        raise ValueError(
+            f"features must be of a functional or sequential Keras model of several layers, got a "
+            f"{type(model).__name__}"
+        ) from error
+
+
+def check_extractor(extractor: Callable, image_shape: tuple[int, int, int]) -> None:
+    """A ValueError where a Keras model, as far as it tells, takes images of another shape.
+
+    Example:
+        >>> check_extractor(small_classifier((28, 28, 1), 10), (28, 28, 1))
+    """
+    wanted = getattr(extractor, "input_shape", None)
+    if not isinstance(wanted, tuple):
+        return
+    if len(wanted) != 4 or any(w not in (None, s) for w, s in zip(wanted[1:], image_shape, strict=True)):
+        raise ValueError(f"the extractor must take images {image_shape}, got one of the input {wanted}")
 
 
 def inception_features(image_shape: tuple[int, int, int], weights: str | None = "imagenet") -> keras.Model:

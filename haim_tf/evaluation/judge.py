@@ -1,10 +1,12 @@
 """What samples are measured with: a classifier of real images, by accuracy and distances in its features."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import keras
 import numpy as np
 
+from haim_tf.class_names import labels_of
 from haim_tf.data import ImageData
 from haim_tf.evaluation.classification import accuracy, classification_accuracy_score, standard_error
 from haim_tf.evaluation.distances import frechet_distance, precision_and_recall
@@ -17,7 +19,7 @@ NEIGHBORS = 3
 def draw_samples(
     model: HierarchicalModel,
     num: int,
-    classes: list[int] | None = None,
+    classes: Sequence[int | str] | None = None,
     seed: int = 0,
     batch_size: int = 64,
     verbose: bool | None = None,
@@ -27,12 +29,12 @@ def draw_samples(
     Args:
         model: a class-conditional `HierarchicalModel`.
         num: how many.
-        classes: the labels to draw from; `None`: all.
+        classes: the labels to draw from, or their names; `None`: all.
         seed: an int, 0 or more, of labels and samples.
         batch_size, verbose: as for `HierarchicalModel.sample`.
 
     Raises:
-        ValueError: the model is not class-conditional.
+        ValueError: the model is not class-conditional; classes that it does not have.
 
     Example:
         >>> draw_samples(haim_tf.load("debug"), 4, classes=[2, 3]).images.shape
@@ -40,7 +42,9 @@ def draw_samples(
     """
     if not model.num_classes:
         raise ValueError("this model is not class-conditional: its samples have no labels")
-    classes = np.arange(model.num_classes) if classes is None else np.asarray(classes)
+    classes = np.arange(model.num_classes) if classes is None else labels_of(classes, model.class_names)
+    if classes.ndim != 1 or not len(classes):
+        raise ValueError(f"classes must be a list of at least one, got {classes.tolist()!r:.60}")
     labels = classes[np.random.default_rng(seed).integers(len(classes), size=num)]
     images = model.sample(num, labels, seed=seed, batch_size=batch_size, verbose=verbose)
     return ImageData(images, labels, model.class_names, name="samples")

@@ -9,9 +9,11 @@ import keras
 
 import haim_tf.data
 from haim_tf import files, presets
+from haim_tf.checks import is_about_arguments, require_int
+from haim_tf.class_names import relabelled
 from haim_tf.data.splits import ALL
 from haim_tf.evaluation.classification import standard_error
-from haim_tf.evaluation.report import evaluate, evaluate_and_score
+from haim_tf.evaluation.report import MAX_SEED, check_weights, evaluate, evaluate_and_score
 from haim_tf.evaluation.sheets import described, make_sheets
 from haim_tf.models import HierarchicalModel
 
@@ -82,9 +84,9 @@ def publish_preset(
         >>> sorted(path.name for path in folder.glob("*.png"))
         ['classes.png', 'reconstructions.png', 'samples.png']
     """
-    output = files.absolute(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output, run = files.check_new_file(output), files.expanded(run)
+    output, run = files.absolute(output), files.expanded(run)
+    if output.exists():
+        raise ValueError(f"{output} exists: name another folder, or remove it")
     if Path(run).suffix == ".json":
         weights = random_weights
         model, known = read_config(Path(run), random_weights, seed), {"pretrained": False}
@@ -97,10 +99,23 @@ def publish_preset(
         model, known = read_run(Path(run))
     metadata = {"pretrained": known.get("pretrained", True), **merged(known, about)}
     _check_shown_classes(metadata.get("shown_classes"), model)
+    seed = require_int("seed", seed, low=0, high=MAX_SEED)
+    samples = require_int("samples", samples, low=1)
+    metrics = []
+    for path, whose in ((score, "samples"), (baseline_score, "samples of the model without codes")):
+        if path:
+            metrics += _read_score(path, whose)
+    images = haim_tf.data.load(data, split, image_shape=model.image_shape) if data else None
+    flat = read_run(files.expanded(baseline))[0] if baseline else None
+    for measured in (model, flat):
+        if measured is not None and images is not None:
+            _check_fits(measured, images)
+    with files.as_value_error(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    files.check_new_file(output)
     if not weights:
         model.save_to_preset(output, metadata=metadata, precision=precision, weights=False)
         return output
-    images = haim_tf.data.load(data, split, image_shape=model.image_shape) if data else None
     if images is not None and not images.split.startswith(ALL):
         split = images.split  # The one found. A file without splits is what it is said to be.
 
@@ -109,24 +124,19 @@ def publish_preset(
         converted = Path(scratch) / output.name
         model.save_to_preset(converted, metadata=metadata, precision=precision)
         model = presets.load(converted)
-    metrics = []
     if images is not None:
         if label_posterior:
             report = evaluate_and_score(model, images, num=num, seed=seed)[0]
-            metrics.append(label_accuracy(report, split))
+            metrics = [label_accuracy(report, split), *metrics]
         else:
             report = evaluate(model, images, num=num, seed=seed)
         name = metadata.get("dataset", {}).get("name")
         metadata["evaluation"] = {"model": output.name, "split": split, **report}
         if name:
             metadata["evaluation"]["data"] = name
-        if baseline:
-            flat = read_run(files.expanded(baseline))[0]
+        if flat is not None:
             found = evaluate(flat, images, num=num, seed=seed)
             metrics = [*compared(report, found, flat.count_params(), split), *metrics]
-    for path, whose in ((score, "samples"), (baseline_score, "samples of the model without codes")):
-        if path:
-            metrics += scored(files.read_json(path), whose)
     if metrics:
         metadata["metrics"] = metrics
     sheets = make_sheets(model, samples, seed, metadata.get("shown_classes"), images)
@@ -148,7 +158,10 @@ def read_run(run: Path) -> tuple[HierarchicalModel, dict]:
     """The model that a training left, a preset holds or a `.keras` file, and what is known of it; errors as
     `publish_preset`."""
     if run.suffix == ".keras" and run.is_file():
-        model = keras.saving.load_model(run, compile=False)
+        try:
+            model = keras.saving.load_model(run, compile=False)
+        except Exception as error:  # Keras raises errors of many types for what is no model.
+            raise ValueError(f"{run} cannot be read as a Keras model: {error}") from error
         if not isinstance(model, HierarchicalModel):
             raise ValueError(f"{run} holds a {type(model).__name__}, not a HierarchicalModel")
         return model, {"class_names": model.class_names}
@@ -176,7 +189,12 @@ def read_config(path: Path, random_weights: bool = False, seed: int = 0) -> Hier
     if not isinstance(config, dict) or config.get("class_name") != HierarchicalModel.__name__:
         raise ValueError(f"{path} must be a preset's {presets.CONFIG}, of a HierarchicalModel")
     keras.utils.set_random_seed(seed)
-    model = HierarchicalModel(**config["config"])
+    try:
+        model = HierarchicalModel(**config["config"])
+    except Exception as error:
+        if not isinstance(error, KeyError) and not is_about_arguments(error):
+            raise
+        raise ValueError(f"{path} does not describe a model: {error}") from error
     if random_weights:
         for network in model.networks:
             for weight in network.weights:
@@ -211,6 +229,18 @@ def _check_shown_classes(classes, model):
         raise ValueError(f"shown_classes must be labels of the model's {count} classes, got {classes!r}")
 
 
+def _check_fits(model, images):
+    """A ValueError where a model cannot be measured on an `ImageData`."""
+    if model.image_shape != images.image_shape:
+        raise ValueError(
+            f"the models must be of images of one shape, got {model.image_shape} and {images.image_shape}"
+        )
+    check_weights(model)
+    relabelled(images, model, say=lambda text: None)  # It is said once, by what measures.
+    if model.num_classes and images.labels is None:
+        raise ValueError(f"{images.name} must have labels, for the model has classes")
+
+
 # Figures ---------------------------------------------------------------------------------------------
 
 
@@ -237,6 +267,16 @@ def label_accuracy(report: dict, split: str) -> dict:
         "split": split,
         "count": str(posterior["num"]),
     }
+
+
+def _read_score(path, whose):
+    """The rows of a score's file."""
+    try:
+        return scored(files.read_json(path), whose)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} must be what benchmarks/classification_accuracy_score.py writes, got {error!r}"
+        ) from error
 
 
 def scored(score: dict, whose: str) -> list[dict]:

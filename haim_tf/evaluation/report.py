@@ -102,6 +102,10 @@ def evaluate_and_score(
 
 def _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_label):
     """What `evaluate_and_score` returns; `by_label`: with the label's posterior, where there are labels."""
+    if not isinstance(data, ImageData):
+        raise ValueError(
+            f"data must be an ImageData, such as haim_tf.data.load gives, got {type(data).__name__}"
+        )
     num = require_int("num", num, low=1, optional=True)
     seed = require_int("seed", seed, low=0, high=MAX_SEED)
     batch_size = require_int("batch_size", batch_size, low=1)

@@ -9,7 +9,7 @@ from haim_tf.checks import require_int
 from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
 from haim_tf.evaluation.distances import frechet_distance
-from haim_tf.evaluation.features import extract_features
+from haim_tf.evaluation.features import check_extractor, extract_features
 from haim_tf.evaluation.report import MAX_SEED, check_weights
 from haim_tf.models import HierarchicalModel
 
@@ -70,6 +70,7 @@ def choose_sampling(
     draws = require_int("draws", draws, low=1)
     seed = require_int("seed", seed, low=0, high=MAX_SEED)
     check_weights(model)
+    check_extractor(extractor, model.image_shape)
     if model.num_classes and images.labels is None:
         raise ValueError(f"{images.name} must have labels, which the samples of this model are drawn with")
     images = relabelled(images, model)

@@ -66,7 +66,7 @@ def score(
     Raises:
         ValueError: images or labels that do not fit the model.
     """
-    labels = inputs.check_labels(labels, model.num_classes, len(images))
+    labels = inputs.check_labels(labels, model.num_classes, len(images), model.class_names)
     if not model.num_classes:
         images = inputs.check_images(images, model.image_shape)
         return columns(model, model._run("_log_probs", images, None, batch_size=batch_size))

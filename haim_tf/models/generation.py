@@ -10,13 +10,16 @@ import numpy as np
 
 from haim_tf import progress
 from haim_tf.backend import require_tensorflow
-from haim_tf.checks import check_sampling, require_positive_integers
+from haim_tf.checks import check_sampling, require_int, require_positive_integers
 from haim_tf.class_names import Labels
 from haim_tf.models import inputs
 from haim_tf.sampling import Sampler, seed_pairs
 
 if TYPE_CHECKING:
     from haim_tf.distribution import ImageDistribution, PriorDistribution
+
+# Seed pairs number the samples in 32 bits.
+MAX_NUM = 2**31 - 1
 
 
 class Generation:
@@ -62,8 +65,7 @@ class Generation:
             >>> model.sample(4, labels="three", seed=0).shape
             (4, 16, 16, 3)
         """
-        if isinstance(num, bool) or not isinstance(num, (int, np.integer)) or num < 1:
-            raise ValueError(f"num must be a positive int, got {num!r}")
+        num = require_int("num", num, low=1, high=MAX_NUM)
         seeds = seed_pairs(seed, num)
         if labels is None and self.num_classes:
             labels = self.draw_labels(num, seeds)

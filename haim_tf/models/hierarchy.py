@@ -17,6 +17,7 @@ from haim_tf.models import inputs
 from haim_tf.models.autoencoder import DiscreteAutoencoder
 from haim_tf.models.generation import Generation
 from haim_tf.models.inference import Inference
+from haim_tf.models.keras_files import KerasFiles
 from haim_tf.models.train_step import PartwiseTraining
 from haim_tf.networks import NETWORKS, AutoregressiveNetwork
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
-class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
+class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, keras.Model):
     """A hierarchy of discrete autoencoders with autoregressive main decoders and a prior on top.
 
     With x_0 the image and x_l the codes of level l (1 the finest), the model bounds
@@ -99,7 +100,8 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
         self.image_shape = tuple(self._arguments["image_shape"])
         if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
             raise ValueError(f"image_shape must be (H, W, C) with C 1 or 3, got {self.image_shape}")
-        require_positive_integers(height=self.image_shape[0], width=self.image_shape[1])
+        for name, side in zip(("height", "width"), self.image_shape, strict=False):
+            require_int(f"image_shape's {name}", side, low=1, high=inputs.MAX_SIDE)
         num_classes = require_int("num_classes", num_classes, low=1, optional=True)
         self.num_classes = num_classes
         self.num_levels = len(levels)
@@ -195,8 +197,9 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, keras.Model):
 
     @sampling_defaults.setter
     def sampling_defaults(self, values: dict[str, Any] | None) -> None:
-        check_sampling(values, len(self.networks), self.takes_guidance)
-        self._sampling = values
+        checked = check_sampling(values, len(self.networks), self.takes_guidance)
+        # Values of NumPy's, which no file takes, are Python's there.
+        self._sampling = None if values is None else {name: checked[name] for name in values}
 
     @property
     def takes_guidance(self) -> bool:
@@ -283,7 +286,7 @@ def _as_python(value):
         return {key: _as_python(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_as_python(item) for item in value]
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _split_level(index, level):

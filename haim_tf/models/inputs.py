@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from haim_tf.models import HierarchicalModel
 
 
+# Pixels: beyond, no image of a batch fits in any memory once a network has made features of it.
+MAX_SIDE = 8192
+
+
 def check_settings() -> None:
     """A ValueError where Keras' global settings are not those that the models are made for."""
     wanted = {"image_data_format": "channels_last", "floatx": "float32"}

@@ -1,5 +1,6 @@
 """Training of a hierarchy part by part: losses behind stop-gradients, clipping and metrics of each part."""
 
+import contextlib
 import copy
 import types
 import warnings
@@ -7,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
-import numpy as np
 
 from haim_tf.backend import has_accelerator, is_tensorflow
+from haim_tf.checks import require_number
 from haim_tf.class_names import relabelled
 from haim_tf.layers.types import Tensor
 from haim_tf.models import inputs, steps
@@ -62,9 +63,14 @@ class PartwiseTraining(Losses, Parts):
                 CPU, where XLA makes convolutions slower.
             **kwargs: to `keras.Model.compile`; with `steps_per_execution` so many steps are one program,
                 which keeps an accelerator busy.
+
+        Raises:
+            ValueError: a `clip_norm` that is no number above 0.
         """
         if optimizer is None:
             optimizer = keras.optimizers.Adam(WarmUp(5e-4, 100))
+        if clip_norm is not None:
+            clip_norm = require_number("clip_norm", clip_norm, above=0)
         if jit_compile is None:
             jit_compile = False if is_tensorflow() and not has_accelerator() else "auto"
         self._clip_norm = clip_norm
@@ -124,13 +130,18 @@ class PartwiseTraining(Losses, Parts):
             trained = [name for name, part in self.parts.items() if part.trainable_variables]
             for sentence in self.left_behind(trained):
                 warnings.warn(sentence, stacklevel=2)
-        callbacks = readied(callbacks, verbose)
-        found = _with_value_errors(
-            super().fit, x, y, validation_data=validation_data, callbacks=callbacks, verbose=verbose, **kwargs
-        )
-        self.fitted = True
-        self.fitted_on = name or self.fitted_on
-        return found
+        options = {"callbacks": readied(callbacks, verbose), "verbose": verbose, **kwargs}
+        before = self._steps_taken()
+        try:
+            return _with_value_errors(super().fit, x, y, validation_data=validation_data, **options)
+        finally:  # Interrupted or not: what was trained is trained.
+            with contextlib.suppress(RuntimeError, TypeError):  # JAX, interrupted, takes the state along.
+                if self._steps_taken() > before:
+                    self.fitted, self.fitted_on = True, name or self.fitted_on
+
+    def _steps_taken(self):
+        optimizer = getattr(self, "optimizer", None)
+        return 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
 
     def evaluate(
         self,
@@ -147,11 +158,13 @@ class PartwiseTraining(Losses, Parts):
 
     def train_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
         """`keras.Model.train_on_batch`, on images or images and labels."""
-        return super().train_on_batch(*self._checked(x, y), **kwargs)
+        found = super().train_on_batch(*self._checked_arrays(x, y), **kwargs)
+        self.fitted = True
+        return found
 
     def test_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
         """`keras.Model.test_on_batch`, on images or images and labels."""
-        return super().test_on_batch(*self._checked(x, y), **kwargs)
+        return super().test_on_batch(*self._checked_arrays(x, y), **kwargs)
 
     def check_batches(self, batches: keras.utils.PyDataset) -> None:
         """A ValueError where the batches of a `PyDataset` do not fit the model.
@@ -167,9 +180,7 @@ class PartwiseTraining(Losses, Parts):
 
     def _checked(self, x, y):
         """Images and labels as Keras takes them; a ValueError where they do not fit the model."""
-        if isinstance(x, (tuple, list)) and len(x) == 2 and y is None:
-            x, y = x
-        check = inputs.BatchCheck(self.image_shape, self.num_classes, self.class_names)
+        check = self._batch_check()
         if hasattr(x, "element_spec"):
             specification = inputs.unpack(x.element_spec)
             inputs.check_specification(*specification, self.image_shape, self.num_classes)
@@ -187,9 +198,26 @@ class PartwiseTraining(Losses, Parts):
                 x = inputs.CheckedDataset(x, check)
         elif isinstance(x, types.GeneratorType):
             x = (check.batch(batch) for batch in x)
-        elif isinstance(x, (list, np.ndarray)) or hasattr(x, "__array__"):
-            x, y = check(x, y)
+        else:
+            x, y = self._checked_arrays(x, y)
         return x, y
+
+    def _checked_arrays(self, x, y):
+        """The same, of arrays alone, at least one image."""
+        if isinstance(x, (tuple, list)) and len(x) == 2 and y is None:
+            x, y = x
+        if not (isinstance(x, (list, tuple)) or hasattr(x, "__array__")):
+            raise ValueError(
+                "images must be an array, or, in fit and evaluate, a tf.data.Dataset, PyDataset (such as "
+                f"haim_tf.data.Batches) or generator of batches, got {type(x).__name__}"
+            )
+        x, y = self._batch_check()(x, y)
+        if not len(x):
+            raise ValueError(f"images must be at least one, got the shape {x.shape}")
+        return x, y
+
+    def _batch_check(self):
+        return inputs.BatchCheck(self.image_shape, self.num_classes, self.class_names)
 
     def compute_loss(
         self,

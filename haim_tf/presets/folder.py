@@ -28,7 +28,7 @@ CARD = "README.md"
 # Of the entries of a preset's metadata, those that more than a card is made of; any may be null.
 KINDS = {"name": str, "sha256": str, "weights_url": str, "class_names": list, "sampling": dict}
 KINDS |= {"dataset": dict, "evaluation": dict, "training": dict, "pictures": dict, "metrics": list}
-KINDS["license"] = str
+KINDS |= {"license": str, "description": str, "limits": list}
 
 
 def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]:

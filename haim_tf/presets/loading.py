@@ -58,7 +58,9 @@ def load(
     if num_classes is not None:
         num_classes = require_int("num_classes", num_classes, low=1)
     if class_names is not None:
-        class_names = [str(name) for name in class_names]
+        from haim_tf.class_names import names_of
+
+        class_names = names_of(class_names)
         if num_classes not in (None, len(class_names)):
             raise ValueError(f"class_names must be {num_classes} names, got {len(class_names)}")
         num_classes = require_int("the number of class_names", len(class_names), low=1)
@@ -66,7 +68,10 @@ def load(
     arguments, metadata = read(folder)
     path = weights_path(folder, metadata, download=bool(weights))
     if weights is True and not path.exists():
-        raise FileNotFoundError(f"there are no weights {path}")
+        raise FileNotFoundError(
+            f"there are no weights {path}: this model is a configuration, to be trained (haim_tf list tells "
+            "which are pretrained)"
+        )
     own = metadata.get("class_names")
     changed = num_classes is not None and num_classes != arguments.get("num_classes")
     changed |= class_names is not None and own is not None and class_names != own

@@ -69,7 +69,8 @@ def save_to_preset(
         weights: `False` writes none: a preset that only describes a model.
 
     Raises:
-        ValueError: an existing folder, one that cannot be written, metadata that JSON cannot hold.
+        ValueError: an existing folder, one that cannot be written, metadata that JSON cannot hold, weights
+            that are not finite.
         FileNotFoundError: the folder above does not exist.
 
     Example:
@@ -115,6 +116,8 @@ def _prepared(model, folder, metadata, precision, overwrite):
 
     if precision not in ("float32", "float16"):
         raise ValueError(f'precision must be "float32" or "float16", got {precision!r}')
+    if not isinstance(metadata, (dict, type(None))):
+        raise ValueError(f"metadata must be a dict, got {metadata!r:.60}")
     named = files.absolute(folder)
     folder = files.linked(named)
     if folder.exists() and not (overwrite and folder.is_dir()):
@@ -136,7 +139,8 @@ def _prepared(model, folder, metadata, precision, overwrite):
     }
     if model.num_classes is None:
         metadata["class_names"] = None
-    _check_class_names(metadata["class_names"], model.num_classes)
+    if metadata["class_names"] is not None:
+        metadata["class_names"] = _class_names(metadata["class_names"], model.num_classes)
     check_metadata(folder, model.arguments, metadata)
     sampling_of(folder, model, metadata)
     _texts(model.arguments, type(model).__name__, {**metadata, "sha256": None})
@@ -145,11 +149,15 @@ def _prepared(model, folder, metadata, precision, overwrite):
 
 def _texts(arguments, class_name, metadata):
     """The content of a preset's JSON files and card, bytes by file name."""
-    return {
+    texts = {
         CONFIG: _as_json(CONFIG, {"class_name": class_name, "config": arguments}),
         METADATA: _as_json(METADATA, metadata),
-        CARD: _as_utf_8(CARD, model_card(arguments, metadata)),
     }
+    try:
+        card = model_card(arguments, metadata)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"metadata must be as save_to_preset takes it, got {error!r} at the card") from error
+    return {**texts, CARD: _as_utf_8(CARD, card)}
 
 
 def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None:
@@ -190,9 +198,13 @@ def _as_utf_8(name, text):
         raise ValueError(f"what {name} holds must be UTF-8, got {ascii(wrong)}") from None
 
 
-def _check_class_names(names, num_classes):
-    if names is not None and len(names) != num_classes:
-        raise ValueError(f"class_names must be {num_classes} names, one per class, got {list(names)}")
+def _class_names(names, num_classes):
+    from haim_tf.class_names import names_of
+
+    names = names_of(names)
+    if len(names) != num_classes:
+        raise ValueError(f"class_names must be {num_classes} names, one per class, got {names}")
+    return names
 
 
 def provenance(model: HierarchicalModel) -> dict[str, Any]:

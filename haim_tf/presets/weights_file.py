@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
-import shutil
 import tempfile
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from haim_tf import files
 
 if TYPE_CHECKING:
     import keras
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from haim_tf.models import HierarchicalModel
 
-# More than enough for the names of any model's variables, and a number each.
-SPACE_FOR_NAMES = 1 << 25
+# More than enough in a file for a variable's name and a number.
+BYTES_A_NAME = 4096
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -54,7 +54,7 @@ def write(model: HierarchicalModel, path: Path, precision: Literal["float32", "f
             autoencoders stay as they are: rounded ones would give other codes.
 
     Raises:
-        ValueError: a variable that does not fit float16.
+        ValueError: NaN or infinity in a variable, or one that does not fit float16.
     """
     import keras
     import numpy as np
@@ -66,6 +66,8 @@ def write(model: HierarchicalModel, path: Path, precision: Literal["float32", "f
     arrays = {}
     for name, value in saved_values(model).items():
         array = keras.ops.convert_to_numpy(value)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"the weights must be finite, got NaN or infinity in {name}")
         if id(value) in rounded and array.dtype == np.float32:
             if np.abs(array).max(initial=0) > np.finfo("float16").max:
                 raise ValueError(f"{value.path} does not fit float16: say precision='float32'")
@@ -91,9 +93,8 @@ def saved_values(model: keras.Model) -> dict[str, Any]:
     import keras
     import numpy as np
 
-    temporary = tempfile.gettempdir()
-    if shutil.disk_usage(temporary).free < SPACE_FOR_NAMES:
-        raise OSError(errno.ENOSPC, f"no space in {temporary} for a temporary file")
+    # HDF5 that meets a full disk takes the process along.
+    files.check_room(tempfile.gettempdir(), BYTES_A_NAME * len(model.variables))
     values, layers = [], list(model._flatten_layers())
 
     def save_numbers(layer, store):

@@ -294,6 +294,8 @@ def seed_pairs(seed: int | np.ndarray, count: int) -> np.ndarray:
     Raises:
         ValueError: for anything but an int or an integer array `(count, 2)`.
     """
+    if isinstance(seed, np.ndarray) and seed.ndim == 0:
+        seed = seed[()]
     if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
         if not -(2**31) <= seed < 2**31:
             raise ValueError(f"seed must fit in 32 bits, got {seed}")

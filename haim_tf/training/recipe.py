@@ -37,6 +37,7 @@ cosine decay; `batch_size` and `ema` may be a stage's own.
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,10 @@ def read_recipe(
         source = read_json(_find_recipe(source))
     if not isinstance(source, dict):
         raise ValueError(f"a recipe must be a JSON object, got {str(source)[:60]!r}")
+    try:  # NumPy's values become Python's.
+        source = json.loads(json.dumps(source, default=lambda value: value.tolist()))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"a recipe must hold what JSON can: {error}") from error
     recipe = {**DEFAULTS, **source}
     variants = recipe.pop("variants")
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):

@@ -47,7 +47,8 @@ class TensorBoard:
             return
         import tensorflow as tf
 
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self.folder))
-        with self._writer.as_default():
-            yield tf.summary
+        with contextlib.suppress(tf.errors.OpError):  # As in `close`.
+            if self._writer is None:
+                self._writer = tf.summary.create_file_writer(str(self.folder))
+            with self._writer.as_default():
+                yield tf.summary

@@ -14,7 +14,7 @@ from haim_tf.models import HierarchicalModel
 from haim_tf.training import stages
 from haim_tf.training import strategy as strategies
 from haim_tf.training.outcome import dress, run_metadata
-from haim_tf.training.recipe import CLASSES_OF_DATA, Recipe, check_recipe, with_classes_of
+from haim_tf.training.recipe import CLASSES_OF_DATA, Recipe, check_recipe, read_recipe, with_classes_of
 from haim_tf.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Recipe,
+    recipe: str | os.PathLike | Recipe,
     source: str | os.PathLike,
     output: str | os.PathLike,
     split: str = "train",
@@ -37,7 +37,7 @@ def train(
     `checkpoint.npz` (replaced atomically) and at the end `preset/`, which `haim_tf.load` reads.
 
     Args:
-        recipe: as `read_recipe` returns.
+        recipe: what `read_recipe` takes or returns: a dict, a JSON file, or a zoo entry's name.
         source, split: what `haim_tf.data.load` reads.
         output: the run's folder, made where absent.
         resume: whether a folder that holds an unfinished run may be gone on with.
@@ -59,6 +59,7 @@ def train(
         >>> model = train(recipe, "fashion_mnist", "runs/mine")
         >>> model = haim_tf.load("runs/mine/preset")
     """
+    recipe = read_recipe(recipe)
     strategy = strategies.strategy_named(strategy)
     chief = strategies.is_chief(strategy)
     verbose = verbose and chief

@@ -2,10 +2,12 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
 from haim_tf import evaluation
+from haim_tf.models import HierarchicalModel
 
 
 @pytest.fixture
@@ -15,6 +17,10 @@ def folder(tmp_path, monkeypatch):
     np.savez("real.npz", images=rng.integers(0, 200, (30, 8, 8, 1), "uint8"), labels=np.arange(30) % 2)
     np.savez("samples.npz", images=rng.integers(50, 256, (20, 8, 8, 1), "uint8"))
     evaluation.small_classifier((8, 8, 1), 2).save("classifier.keras")
+    keras.Sequential([keras.Input((9, 9, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]).save(
+        "large.keras"
+    )
+    HierarchicalModel((8, 8, 1), [], {"width": 4, "blocks": 1}).save("model.keras")
     return tmp_path
 
 
@@ -24,8 +30,6 @@ def test_prints_and_writes_the_figures(folder, run):
     assert (code, errors) == (0, "")
     report = json.loads((folder / "figures.json").read_text())
     assert report["num"] == 20 and report["layer"] is None and report["neighbors"] == 3
-    import keras
-
     extractor = evaluation.feature_layer(keras.saving.load_model("classifier.keras"))
     features = [
         evaluation.extract_features(np.load(name)["images"][:20], extractor)
@@ -47,6 +51,13 @@ def test_prints_and_writes_the_figures(folder, run):
         (["--extractor=real.npz"], "--extractor must be a file of a Keras model, got 'real.npz'"),
         (["--extractor=classifier.keras", "--layer=x"], "no layer 'x'"),
         (["--layer=x"], "--layer is for extractors from files"),
+        (["--extractor=~/none.keras"], "--extractor must be a file of a Keras model, got '~/none.keras'"),
+        (["--extractor=large.keras"], "the extractor must take images (8, 8, 1), got one of the input"),
+        (
+            ["--extractor=model.keras"],
+            "must be of a functional or sequential Keras model of several layers, got a Hier",
+        ),
+        (["--extractor=classifier.keras", "--neighbors=20"], "--neighbors must be less than the 20 images"),
     ],
 )
 def test_bad_input(folder, run, flags, message):

@@ -76,6 +76,8 @@ def test_prints_a_table_and_writes_json(run, folder):
         (["--model=debug", "--data=data.npz", "--output=data.npz"], "data.npz exists"),
         (["--model=debug", "--data=data.npz", "--num=13", "--output=new.json"], "0..12, got 13"),
         (["--model=debug"], "--data"),
+        (["--model=debug", "--data=data.npz", "--output=a", "--scores=a"], "must be two files, got a"),
+        (["--model=imagenet256", "--data=data.npz"], "this model is a configuration, to be trained"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_written(run, folder, flags, message):

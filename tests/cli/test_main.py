@@ -47,6 +47,21 @@ def test_a_terminal_that_cannot_write_a_name_gets_it_written_out(run, tmp_path, 
     assert f"in {tmp_path}/bl\\xe4tter\n" in terminal.buffer.getvalue().decode("ascii")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_an_output_that_is_full_is_one_line():
+    for command in ("list", "help"):
+        shell = f"{sys.executable} -m haim_tf {command} > /dev/full"
+        found = subprocess.run(["sh", "-c", shell], capture_output=True, text=True)
+        assert found.returncode == 2 and found.stderr.count("\n") == 1
+        assert found.stderr.startswith("haim_tf") and found.stderr.endswith("No space left on device\n")
+
+
+def test_an_output_that_is_closed_is_none():
+    shell = f"{sys.executable} -m haim_tf list >&-"
+    found = subprocess.run(["sh", "-c", shell], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
 def test_overview_lists_the_commands(run, arguments):
     code, output, errors = run(*arguments)

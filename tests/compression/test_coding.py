@@ -166,3 +166,15 @@ def test_other_weights_are_an_error(colour):
 def test_bad_input(colour, images, labels, message):
     with pytest.raises(ValueError, match=message):
         compress(colour, images, labels)
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", 5, "é" * 200])
+def test_what_no_file_can_hold_is_known_before_the_work(colour, monkeypatch, name):
+    monkeypatch.setattr(coding, "_in_batches", None)
+    model, image = colour, np.zeros((1, 1, 3), "uint8")
+    with pytest.raises(ValueError, match="a model's name must"):
+        compress(model, [image], name=name)
+    with pytest.raises(ValueError, match="sides of 1 to 65535 pixels, got 65536x1"):
+        compress(model, [image.repeat(65536, axis=0)])
+    with pytest.raises(ValueError, match="file 0 must be bytes, got str"):
+        decompress(model, ["a"])

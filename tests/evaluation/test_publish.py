@@ -366,3 +366,31 @@ def test_a_disk_that_fills_up_leaves_nothing(trained, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="No space left"):
         publish(trained / "model.keras", tmp_path / "dice4", samples=5)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 3_000_000_000}, "seed must be an integer in"),
+        ({"samples": 0}, "samples must be an integer of at least 1"),
+        ({"baseline": "other"}, r"the models must be of images of one shape, got \(2, 2, 1\)"),
+        ({"baseline": "none"}, "neither a training's output folder"),
+        ({"score": "about.json"}, "about.json must be what benchmarks/classification_accuracy_score.py"),
+        ({"data": "unlabelled.npz"}, "must have labels"),
+        ({"about": "lost.json"}, "lost.json cannot be read as JSON"),
+    ],
+)
+def test_what_would_fail_later_is_known_before_anything_is_measured(
+    trained, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    np.savez("unlabelled.npz", images=np.zeros((3, 4, 4, 1), "uint8"))
+    (tmp_path / "about.json").write_text("{}")
+    haim_tf.HierarchicalModel((2, 2, 1), [], NETWORK).save_to_preset("other")
+    before = sorted(tmp_path.iterdir())
+    for name in ("evaluate", "make_sheets"):
+        monkeypatch.setattr(f"haim_tf.evaluation.publish.{name}", None)
+    options = {"data": trained / "val.npz", **options}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        publish(trained / "model.keras", "new/folder/published", **options)
+    assert sorted(tmp_path.iterdir()) == before

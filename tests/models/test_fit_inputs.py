@@ -172,3 +172,29 @@ def test_classes_of_data_go_by_their_names(model):
     other = ImageData(IMAGES, [0, 1] * 3, class_names=["goldfish", "trumpet"])
     with pytest.raises(ValueError, match="does not fit the model: there is no class 'trumpet'"):
         named.fit(Batches(other, 6, steps=1), shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "x", [None, "mnist", {"images": IMAGES, "labels": LABELS}, ImageData(IMAGES, LABELS)], ids=str
+)
+def test_what_is_no_images_is_refused_by_every_way_in(model, x):
+    calls = [model.fit, model.evaluate, model.train_on_batch, model.test_on_batch]
+    for call in calls:
+        with pytest.raises(ValueError, match="images must be an array, or, in fit and evaluate, a tf.data"):
+            call(x)
+    with pytest.raises(ValueError, match="images must be an array"):
+        model.fit(IMAGES, LABELS, validation_data=x or 5, verbose=0)
+    with pytest.raises(ValueError, match="images must be an array"):
+        model.train_on_batch(data_set(IMAGES, LABELS))
+
+
+def test_no_images_train_nothing(model):
+    for call in (model.fit, model.evaluate, model.train_on_batch):
+        with pytest.raises(ValueError, match=r"images must be at least one, got the shape \(0, 4, 6, 1\)"):
+            call(IMAGES[:0], LABELS[:0])
+
+
+@pytest.mark.parametrize("clip_norm", [0, -1.0, float("nan"), "1", True])
+def test_gradients_are_clipped_to_a_number_above_0(model, clip_norm):
+    with pytest.raises(ValueError, match="clip_norm must be a number above 0, got"):
+        model.compile(clip_norm=clip_norm)

@@ -33,6 +33,27 @@ def test_a_fresh_model_is_not_pretrained_a_fitted_one_is(tmp_path):
     assert metadata_of(model, tmp_path, "fitted")["pretrained"] is True
 
 
+def test_what_is_trained_in_part_is_trained(tmp_path):
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, mixtures=2)
+    model.compile(run_eagerly=True)
+    images = IMAGES[:, :4, :4, :1]
+    model.fit(images, epochs=0, verbose=0)
+    with pytest.raises(ValueError, match="must be finite"):
+        model.fit((images + np.nan for _ in range(2)), verbose=0)
+    assert model.fitted is False
+    model.train_on_batch(images)
+    assert model.fitted is True
+    model.fitted = False
+
+    def interrupt(batch, logs):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+        model.fit(images, callbacks=[callback], verbose=0)
+    assert metadata_of(model, tmp_path)["pretrained"] is True
+
+
 def test_a_fine_tuned_preset_says_what_from(pretrained, tmp_path):
     names = [f"kind {i}" for i in range(3)]
     model = haim_tf.load(tmp_path / "base", num_classes=3)

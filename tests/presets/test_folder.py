@@ -465,7 +465,7 @@ def test_metadata_of_other_kinds(preset, changes, message):
 def test_what_could_not_be_read_again_is_not_written(tmp_path):
     model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, num_classes=1)
     for metadata in ({"name": 3}, {"dataset": "mine"}, {"class_names": [7]}):
-        with pytest.raises(ValueError, match="metadata.json must have"):
+        with pytest.raises(ValueError, match="metadata.json must have|must be a list of texts"):
             model.save_to_preset(tmp_path / "new", metadata=metadata)
     assert not list(tmp_path.iterdir())
 
@@ -549,6 +549,38 @@ def test_what_a_card_cannot_hold_is_known_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="must be UTF-8"):
         model.save_to_preset(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (["a"], "metadata must be a dict, got"),
+        ({"limits": 5}, "must have a list as limits, got 5"),
+        ({"description": 5}, "must have a text as description, got 5"),
+        ({"evaluation": {"a": 1}}, "metadata must be as save_to_preset takes it, got KeyError"),
+        ({"metrics": [5]}, "metadata must be as save_to_preset takes it, got TypeError"),
+        ({"class_names": "a"}, "class_names must be a list of texts, got 'a'"),
+    ],
+)
+def test_metadata_that_makes_no_card_is_refused(tmp_path, metadata, message):
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, num_classes=1)
+    with pytest.raises(ValueError, match=message):
+        model.save_to_preset(tmp_path / "new", metadata=metadata)
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_of_numpy_s_and_weights_that_are_not_finite(tmp_path):
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, num_classes=2)
+    model.class_names = np.array(["a", "b"])
+    model.sampling_defaults = {"temperature": np.array([0.5]), "top_p": np.float32(1.0)}
+    model.save_to_preset(tmp_path / "new")
+    _, metadata = presets.read(tmp_path / "new")
+    assert metadata["class_names"] == ["a", "b"] and metadata["sampling"]["temperature"] == [0.5]
+    weight = model.prior.trainable_variables[0]
+    weight.assign(weight * np.nan)
+    with pytest.raises(ValueError, match="the weights must be finite, got NaN or infinity in prior/"):
+        model.save_to_preset(tmp_path / "nan")
+    assert not (tmp_path / "nan").exists()
 
 
 def test_a_disk_that_is_full_keeps_the_preset_that_was_there(tmp_path, full_disk):

@@ -1,7 +1,7 @@
 """The weights file: names by variables, exact codes in half precision, and the same bytes each time."""
 
+import gc
 import time
-from collections import namedtuple
 
 import h5py
 import keras
@@ -10,8 +10,6 @@ import pytest
 
 import haim_tf
 from haim_tf.presets import weights_file
-
-DISK = namedtuple("Disk", "free")
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +90,29 @@ def test_fresh_layers_go_by_variables(debug, tmp_path):
         weights_file.restore(debug, tmp_path / "m.weights.h5", fresh=[debug.prior.embed_label])
 
 
-def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize("writer", ["save_to_preset", "save", "save_weights"])
+def test_a_full_disk_is_an_error(tmp_path, full_disk, writer, capfd):
+    """One that HDF5 is not let near, which would take the process along."""
     model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1})
-    monkeypatch.setattr("shutil.disk_usage", lambda path: DISK(free=1000))
-    with pytest.raises(ValueError, match="cannot write .*new: no space in .* for a temporary file"):
-        model.save_to_preset(tmp_path / "new")
-    assert not list(tmp_path.iterdir())
+    name = {"save_to_preset": "new", "save": "new.keras", "save_weights": "new.weights.h5"}[writer]
+    with full_disk(1000), pytest.raises(ValueError, match="cannot write .*new.*: File too large$") as caught:
+        getattr(model, writer)(tmp_path / name)
+    del caught
+    gc.collect()
+    assert not list(tmp_path.iterdir()) and capfd.readouterr().err == ""
+
+
+def test_files_of_keras_replace_whole_ones_only(tmp_path, full_disk):
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1})
+    model.save(tmp_path / "a.keras")
+    before = (tmp_path / "a.keras").read_bytes()
+    with full_disk(1000), pytest.raises(ValueError, match="cannot write"):
+        model.save(tmp_path / "a.keras")
+    assert (tmp_path / "a.keras").read_bytes() == before
+    model.save_weights(tmp_path / "a.weights.h5")
+    model.load_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(FileNotFoundError, match="there is no folder .*none"):
+        model.save(tmp_path / "none" / "a.keras")
 
 
 def test_keras_reads_the_file(debug, tmp_path):

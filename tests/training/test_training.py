@@ -466,8 +466,21 @@ def test_what_the_last_stage_would_fail_at_is_known_before_step_1(change, messag
 
 
 def test_integers_of_numpy_s_types_are_as_good():
-    recipe = training.read_recipe({**RECIPE, "seed": np.int64(3), "batch_size": np.int32(8)})
-    assert json.loads(json.dumps(recipe))["seed"] == 3
+    model = {**RECIPE["model"], "image_shape": np.array([8, 8, 1]), "mixtures": np.int64(3)}
+    given = {**RECIPE, "seed": np.int64(3), "batch_size": np.int32(8), "model": model}
+    recipe = training.read_recipe(given)
+    assert json.loads(json.dumps(recipe)) == recipe
+    assert (recipe["seed"], recipe["model"]["image_shape"], recipe["model"]["mixtures"]) == (3, [8, 8, 1], 3)
+    with pytest.raises(ValueError, match="a recipe must hold what JSON can"):
+        training.read_recipe({**RECIPE, "model": {"levels": {1}}})
+
+
+def test_a_recipe_may_be_handed_over_as_it_is(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("haim_tf.training.whole_run.train_on", lambda images, source, recipe, *rest: recipe)
+    expected = training.read_recipe(RECIPE)
+    assert training.train(RECIPE, data, tmp_path) == training.train(expected, data, tmp_path) == expected
+    with pytest.raises(ValueError, match="a recipe must be a dict, a JSON file or a zoo entry's name"):
+        training.train(None, data, tmp_path)
 
 
 @pytest.mark.parametrize("crop", [3, 10])

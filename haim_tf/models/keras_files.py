@@ -1,0 +1,59 @@
+"""Keras' own files of a model, written as safely as this package's."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+from haim_tf import files
+
+# Of a variable's place in an HDF5 file, beside its values.
+BYTES_A_VARIABLE = 4096
+
+
+class KerasFiles:
+    """Mixin that gives `HierarchicalModel` a `save` and `save_weights` that a full disk does not harm."""
+
+    def save(self, filepath: str | os.PathLike, overwrite: bool = True, **options: Any) -> None:
+        """`keras.Model.save`; a `.keras` file is never half-written, and `~` in front is the user's home.
+
+        Raises:
+            FileNotFoundError: the folder of the file does not exist.
+            ValueError: it cannot be written, as where the disk is full; what was there before still is.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.save("model.keras")
+            >>> keras.saving.load_model("model.keras").image_shape
+            (16, 16, 3)
+        """
+        text, save = os.fspath(filepath), super().save
+        whole = isinstance(text, str) and text.endswith(".keras") and "://" not in text
+        if not whole or (not overwrite and os.path.exists(text)):  # Then Keras asks whether it may.
+            save(filepath, overwrite=overwrite, **options)
+            return
+        path = files.expanded(filepath)
+        files.check_folder_above(path)
+        files.write_by_path(path, lambda path: save(path, **options))
+
+    def save_weights(self, filepath: str | os.PathLike, *arguments: Any, **options: Any) -> None:
+        """`keras.Model.save_weights`, which does not begin to write what the disk has no room for: HDF5
+        that meets a full disk takes the process along.
+
+        Raises:
+            FileNotFoundError: the folder of the file does not exist.
+            ValueError: it cannot be written.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.save_weights("model.weights.h5")
+            >>> model.load_weights("model.weights.h5")
+        """
+        path = files.expanded(filepath)
+        files.check_folder_above(path)
+        variables = [*self.variables, *getattr(getattr(self, "optimizer", None), "variables", ())]
+        size = sum(BYTES_A_VARIABLE + 4 * math.prod(v.shape) for v in variables)
+        with files.as_value_error(path):
+            files.check_room(path.parent, size)
+            super().save_weights(path, *arguments, **options)
