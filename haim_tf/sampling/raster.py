@@ -110,19 +110,18 @@ class HostWalk:
         import tensorflow as tf
 
         self.network = network
-        self.shape = shape
-        self._programs = {}
-        self._positions = [tf.constant(i, "int32") for i in range(shape[0] * shape[1])]
-
-    def _compiled(self):
-        """Programs of the network, for one size of batch: TensorFlow would warn of one that is traced for
-        many."""
-        import tensorflow as tf
-
-        network, (height, width) = self.network, self.shape
+        self.shape = height, width = shape
 
         def compiled(function):
-            return tf.function(function, jit_compile=True, autograph=False)
+            traced, programs = tf.function(function, jit_compile=True, autograph=False), {}
+
+            def call(key, *arguments):
+                # A call of `traced` itself would warn, where there are many sizes of batches.
+                if key not in programs:
+                    programs[key] = traced.get_concrete_function(*arguments)
+                return programs[key](*arguments)
+
+            return call
 
         @compiled
         def begin(batch_size, codes, labels):
@@ -151,7 +150,8 @@ class HostWalk:
         def next_number(params, earlier):
             return ops.exp(network.likelihood.log_probs(params, earlier))
 
-        return begin, step, next_number
+        self._begin, self._step, self._next_number = begin, step, next_number
+        self._positions = [tf.constant(i, "int32") for i in range(height * width)]
 
     def run(
         self,
@@ -174,18 +174,15 @@ class HostWalk:
         element_shape = self.network.likelihood.element_shape
         grid = np.zeros((batch_size, *self.shape, *element_shape), "int32")
         element = np.zeros((batch_size, *element_shape), "int32")
-        if batch_size not in self._programs:
-            self._programs[batch_size] = self._compiled()
-        begin, step, next_number = self._programs[batch_size]
-        cache = begin(batch_size, codes, labels)
+        cache = self._begin(batch_size, batch_size, codes, labels)
         for row in range(self.shape[0]):
             for column in range(self.shape[1]):
                 position = self._positions[row * self.shape[1] + column]
-                cache, params, probabilities = step(cache, element, position)
+                cache, params, probabilities = self._step(batch_size, cache, element, position)
                 if element_shape:
                     element[:, 0] = code((row, column, 0), probabilities.numpy())
                     for channel in range(1, element_shape[0]):
-                        probabilities = next_number(params, element[:, :channel])
+                        probabilities = self._next_number((batch_size, channel), params, element[:, :channel])
                         element[:, channel] = code((row, column, channel), probabilities.numpy())
                 else:
                     element[:] = code((row, column), probabilities.numpy())
