@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
 
     from haim_tf import data, evaluation, files
     from haim_tf.cli._networks import load_network
+    from haim_tf.evaluation.features import check_extractor
 
     output = None if FLAGS.output is None else files.check_new_file(FLAGS.output)
     samples = data.load(FLAGS.samples)
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
             ) from error
     else:
         extractor = evaluation.feature_layer(load_network("extractor", FLAGS.extractor), FLAGS.layer)
-    evaluation.check_extractor(extractor, samples.image_shape)
+    check_extractor(extractor, samples.image_shape)
     features = [
         evaluation.extract_features(images.images[np.arange(num)], extractor, FLAGS.batch_size, verbose=True)
         for images in (real, samples)

@@ -8,12 +8,7 @@ from haim_tf.evaluation.classification import (
     train_classifier,
 )
 from haim_tf.evaluation.distances import frechet_distance, precision_and_recall
-from haim_tf.evaluation.features import (
-    check_extractor,
-    extract_features,
-    feature_layer,
-    inception_features,
-)
+from haim_tf.evaluation.features import extract_features, feature_layer, inception_features
 from haim_tf.evaluation.judge import Judge, draw_samples
 from haim_tf.evaluation.publish import publish_preset
 from haim_tf.evaluation.report import (
@@ -28,7 +23,6 @@ from haim_tf.evaluation.sampling_defaults import choose_sampling
 __all__ = [
     "Judge",
     "accuracy",
-    "check_extractor",
     "check_weights",
     "choose_images",
     "choose_sampling",

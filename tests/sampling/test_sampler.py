@@ -254,3 +254,19 @@ def test_seed_pairs():
 def test_bad_seeds(seed, named):
     with pytest.raises(ValueError, match=named):
         seed_pairs(seed, 2)
+
+
+def test_many_sizes_of_batches_are_no_reason_to_warn(monkeypatch, caplog):
+    """The host's walk has a program for each; TensorFlow warns of calls that trace again and again."""
+    import tensorflow as tf
+
+    function = tf.function
+    monkeypatch.setattr(tf, "function", lambda f, **options: function(f, autograph=False))
+    monkeypatch.setattr(tf.get_logger(), "propagate", True)
+    network = PixelCNN(Categorical(3), 4, 1)
+    network.build()
+    walk, seen = raster.HostWalk(network, (1, 1)), []
+    for size in (1, 2, 3, 4, 5, 6, 2):
+        grid = walk.run(size, lambda position, probabilities: seen.append(probabilities) or np.ones(size))
+        assert grid.shape == (size, 1, 1) and (grid == 1).all() and seen[-1].shape == (size, 3)
+    assert "retracing" not in caplog.text
