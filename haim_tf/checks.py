@@ -1,5 +1,6 @@
 """Checks of what people hand over: a wrong value is a ValueError, "<name> must be <what>, got <value>"."""
 
+import math
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -65,7 +66,7 @@ def require_number(
 
     Args:
         name: what the message calls it.
-        value: to be checked; a bool or a text is no number, and neither is NaN.
+        value: to be checked; a bool or a text is no number, and neither are NaN and infinity.
         low, high: bounds, included. above, below: bounds, excluded. `None`: none.
 
     Raises:
@@ -80,7 +81,7 @@ def require_number(
         number = float("nan") if type(value).__name__ in ("bool", "bool_", "str", "bytes") else float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    fits = number == number and (low is None or number >= low) and (high is None or number <= high)
+    fits = math.isfinite(number) and (low is None or number >= low) and (high is None or number <= high)
     if not fits or (above is not None and number <= above) or (below is not None and number >= below):
         bounds = [f"of at least {low}"] if low is not None else []
         bounds += [f"above {above}"] if above is not None else []

@@ -1,7 +1,7 @@
 """Kinds of parts by name: what a configuration calls them, and how they are made of it."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 # Keeps the type of what a decorator is put on.
@@ -76,6 +76,8 @@ class Registry:
             >>> kinds.make("the drawing", {"kind": "circle"})
             2
         """
+        if not isinstance(configuration, Mapping):
+            raise ValueError(f"{where} must be a dict of its kind and arguments, got {configuration!r:.60}")
         arguments = dict(configuration)
         kind = arguments.pop("kind", default)
         if kind not in self._makers:

@@ -60,6 +60,7 @@ def test_numbers_of_all_types_become_python_floats(value):
         (1, {"low": 0, "below": 1}, "decay must be a number of at least 0 and below 1, got 1"),
         (0.0, {"above": 0}, "decay must be a number above 0, got 0.0"),
         ([0.5, 0.5], {}, "decay must be a number, got [0.5, 0.5]"),
+        (float("inf"), {"above": 0}, "decay must be a number above 0, got inf"),
     ],
 )
 def test_what_is_no_such_number(value, bounds, message):

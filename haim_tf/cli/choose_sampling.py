@@ -30,6 +30,7 @@ def main(argv: list[str]) -> None:
     folder = files.expanded(FLAGS.model)
     if not (folder / presets.CONFIG).is_file():
         raise FileNotFoundError(f"--model must be a preset folder, got {FLAGS.model!r}")
+    files.check_folder_above(folder / presets.METADATA)
     model = presets.load(folder, weights=True)
     train, tune = (
         data.load(FLAGS.data, split, image_shape=model.image_shape)

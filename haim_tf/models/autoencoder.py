@@ -1,9 +1,11 @@
 """One level's autoencoder: encoder, vector quantizer and auxiliary decoder."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from haim_tf.checks import require_number
 from haim_tf.layers.types import Shape, Tensor
 from haim_tf.layers.vector_quantizer import VectorQuantizer
 from haim_tf.models import inputs
@@ -71,6 +73,9 @@ class DiscreteAutoencoder(keras.Model):
     ):
         inputs.check_settings()
         super().__init__(**{**kwargs, "dtype": "float32"})
+        commitment = require_number("commitment", commitment, low=0)
+        if not isinstance(auxiliary, (Mapping, type(None))):
+            raise ValueError(f"auxiliary must be a dict of its kind and arguments, got {auxiliary!r:.60}")
         self._arguments = {
             "downsampling": downsampling,
             "codebook_size": codebook_size,

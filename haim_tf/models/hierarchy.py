@@ -86,6 +86,7 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
         inputs.check_settings()
         inputs.check_configuration(image_shape, levels, prior)
         super().__init__(**kwargs)
+        inputs.check_policy(self.dtype_policy)
         self._arguments = _as_python(
             {
                 "image_shape": list(image_shape),

@@ -31,6 +31,15 @@ def check_settings() -> None:
             )
 
 
+def check_policy(policy: keras.DTypePolicy) -> None:
+    """A ValueError unless a model of this dtype policy keeps its weights in float32."""
+    if policy.variable_dtype != "float32":
+        raise ValueError(
+            "the dtype policy must be float32, mixed_bfloat16 or mixed_float16 (see "
+            f"keras.config.set_dtype_policy), got {policy.name}"
+        )
+
+
 def check_configuration(image_shape: Any, levels: Any, prior: Any) -> None:
     """A ValueError where a model's arguments are of other kinds than it takes apart."""
     if np.ndim(image_shape) != 1:

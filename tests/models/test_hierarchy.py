@@ -315,6 +315,11 @@ BAD_CONFIGURATIONS = {
     "downsampling 0": ({"levels": [level(0)]}, "downsampling must be an integer of at least 1, got 0"),
     "float downsampling": ({"levels": [level(2.0)]}, "downsampling must be an integer"),
     "no classes": ({"num_classes": 0}, "num_classes must be an integer of at least 1 or None, got 0"),
+    "endless commitment": ({"levels": [level() | {"commitment": np.inf}]}, "commitment must be a number of"),
+    "no auxiliary": ({"levels": [level() | {"auxiliary": 5}]}, "auxiliary must be a dict of its kind"),
+    "no likelihood": ({"pixel_likelihood": 5}, "pixel_likelihood must be a dict of its kind"),
+    "weights of 16 bits": ({"dtype": "bfloat16"}, "the dtype policy must be float32, mixed_bfloat16 or"),
+    "weights of 64 bits": ({"dtype": "float64"}, "the dtype policy must be float32, .*, got float64"),
     "missing key": (
         {"levels": [{"downsampling": 2}]},
         r"level 1 must have the keys .*missing: \['codebook_size'",

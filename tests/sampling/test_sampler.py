@@ -267,6 +267,8 @@ def test_many_sizes_of_batches_are_no_reason_to_warn(monkeypatch, caplog):
     network.build()
     walk, seen = raster.HostWalk(network, (1, 1)), []
     for size in (1, 2, 3, 4, 5, 6, 2):
-        grid = walk.run(size, lambda position, probabilities: seen.append(probabilities) or np.ones(size))
+        grid = walk.run(
+            size, lambda position, probabilities: seen.append(probabilities) or np.ones(len(probabilities))
+        )
         assert grid.shape == (size, 1, 1) and (grid == 1).all() and seen[-1].shape == (size, 3)
     assert "retracing" not in caplog.text
