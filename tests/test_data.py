@@ -54,7 +54,7 @@ def numbered(count):
 
 def test_image_data_keeps_uint8_and_gives_grey_images_a_channel():
     images = random_images(6, 5, 4)
-    image_data = ImageData(images, labels=np.arange(6)[:, None], class_names="abcdef", name="toy")
+    image_data = ImageData(images, labels=np.arange(6)[:, None], class_names=list("abcdef"), name="toy")
     assert (len(image_data), image_data.image_shape, image_data.name) == (6, (5, 4, 1), "toy")
     np.testing.assert_array_equal(image_data.images[np.array([4, 1])][..., 0], images[[4, 1]])
     assert image_data.labels.dtype == np.int32 and image_data.labels.shape == (6,)
@@ -101,6 +101,7 @@ def test_wrong_images_are_refused_by_name(images, message):
         ([0.0, 1.0, 2.0], None, "float64"),
         ([0, 1, 2], ["a", "b"], r"labels must be in 0\.\.1, got 0\.\.2"),
         ([0, 1, 2], np.array(3), "class names must be a list of names, got 3"),
+        ([0, 1, 2], "abc", "class names must be a list of names, got abc"),
         ([0, 1, 2], [["a"], ["b"], ["c"]], "class names must be a list of names, got"),
     ],
 )

@@ -140,7 +140,7 @@ class ImageData:
         return f"<ImageData {self.name!r}: {len(self)} images of shape {self.image_shape}>"
 
     def _check_names(self, names):
-        if np.ndim(names) != 1 and not isinstance(names, str):
+        if isinstance(names, (str, bytes)) or np.ndim(names) != 1:  # A text would be one name a letter.
             raise ValueError(f"{self.name}: class names must be a list of names, got {str(names)[:60]}")
         return [self._check_name(name) for name in names]
 
