@@ -117,7 +117,10 @@ def main():
     for name in names:
         count = max(1, round(SURFACES[name][1] * arguments.share))
         began = time.monotonic()
-        counts, faults = try_surface(name, arguments.seed, count)
+        try:
+            counts, faults = try_surface(name, arguments.seed, count)
+        except RuntimeError as error:  # The others' counts are not lost.
+            counts, faults = collections.Counter(fault=1), [(0, str(error))]
         rows.append([name, sum(counts.values()), *(counts[k] for k in ("accepted", "refused", "fault"))])
         print(f"{name}: {time.monotonic() - began:.0f} s, {len(faults)} faults", file=sys.stderr, flush=True)
         alike = {text[-200:]: (index, text) for index, text in reversed(faults)}

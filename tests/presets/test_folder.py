@@ -578,7 +578,9 @@ def test_values_of_numpy_s_and_weights_that_are_not_finite(tmp_path):
     assert metadata["class_names"] == ["a", "b"] and metadata["sampling"]["temperature"] == [0.5]
     weight = model.prior.trainable_variables[0]
     weight.assign(weight * np.nan)
-    with pytest.raises(ValueError, match="the weights must be finite, got NaN or infinity in prior/"):
+    with pytest.raises(
+        ValueError, match="the weights must be finite, got NaN or infinity in layers/pixel_cnn/"
+    ):
         model.save_to_preset(tmp_path / "nan")
     assert not (tmp_path / "nan").exists()
 
