@@ -59,7 +59,8 @@ def feature_layer(model: keras.Model, layer: str | None = None) -> keras.Model:
         raise ValueError(f"the model has no layer {layer!r}; it has {names}")
     try:
         output = model.layers[-1].input if layer is None else model.get_layer(layer).output
-        return keras.Model(model.input, output)
+        (images,) = model.inputs  # A Sequential model has no `input` before it is called.
+        return keras.Model(images, output)
     except (AttributeError, IndexError, TypeError, ValueError) as error:  # Keras', where there is no graph.
         raise ValueError(
             f"features must be of a functional or sequential Keras model of several layers, got a "

@@ -261,7 +261,9 @@ def test_many_sizes_of_batches_are_no_reason_to_warn(monkeypatch, caplog):
     import tensorflow as tf
 
     function = tf.function
-    monkeypatch.setattr(tf, "function", lambda f, **options: function(f, autograph=False))
+    monkeypatch.setattr(
+        tf, "function", lambda *f, **options: function(*f, **{**options, "jit_compile": None})
+    )
     monkeypatch.setattr(tf.get_logger(), "propagate", True)
     network = PixelCNN(Categorical(3), 4, 1)
     network.build()
