@@ -2,7 +2,7 @@
 
 It holds codes_1 (the finest), ..., int32 (N, h, w); where the data has them, labels and class_names, those of
 the model, found by name, or the data's own where the model does not have all of its classes; and the paths of
-the images' files where each is a file.
+the images' files where each is a file, in whose order the rows are.
 """
 
 from absl import flags
@@ -40,16 +40,17 @@ def main(argv: list[str]) -> None:
     except ValueError as error:  # Codes need no labels: these name classes of their own.
         print(f"labels stay those of the data: {error}", file=sys.stderr)
     count = min(FLAGS.num or len(source), len(source))
+    chosen = source.in_file_order(np.arange(count))
     bar = progress.Bar(count, "images")
     batches = []
     for start in range(0, count, FLAGS.batch_size):
-        rows = np.arange(start, min(start + FLAGS.batch_size, count))
+        rows = chosen[start : start + FLAGS.batch_size]
         batches.append(model.encode(source.images[rows]))
         bar.add(len(rows))
     codes = {
         f"codes_{i}": np.concatenate(grids) for i, grids in enumerate(zip(*batches, strict=True), start=1)
     }
-    labels, paths = (None if known is None else known[:count] for known in (source.labels, source.paths))
+    labels, paths = (None if known is None else known[chosen] for known in (source.labels, source.paths))
     names = None if labels is None else source.class_names
     write_arrays(output, **codes, labels=labels, class_names=names, paths=paths)
     print(f"codes of {count} images in {output}: {', '.join(f'{k} {v.shape}' for k, v in codes.items())}")

@@ -20,8 +20,8 @@ flags.DEFINE_string("output", None, "JSON file for the figures, a new one.")
 flags.DEFINE_string(
     "scores",
     None,
-    "CSV file, a new one, for bits/dim by level of every image measured and, of class-conditional models, "
-    "the most probable label and the label's posterior by Bayes' rule.",
+    "CSV file, a new one, for bits/dim by level of every image measured, in the order of files, and, of "
+    "class-conditional models, the most probable label and the label's posterior by Bayes' rule.",
 )
 
 
@@ -46,7 +46,8 @@ def main(argv: list[str]) -> None:
     )
     report = {"model": FLAGS.model, "split": images.split, **report}
     if csv:
-        scores.write_csv(csv, columns)
+        order = images.in_file_order(columns["image"])
+        scores.write_csv(csv, {name: values[order] for name, values in columns.items()})
     if output:
         files.write_json(output, report)
     print(table(report))

@@ -181,7 +181,7 @@ class PartwiseTraining(Losses, Parts):
     def _checked(self, x, y):
         """Images and labels as Keras takes them; a ValueError where they do not fit the model."""
         check = self._batch_check()
-        if hasattr(x, "element_spec"):
+        if hasattr(x, "element_spec") and hasattr(x, "map"):  # An iterator over a data set has no `map`.
             specification = inputs.unpack(x.element_spec)
             inputs.check_specification(*specification, self.image_shape, self.num_classes)
             x = inputs.checked_batches(x, check)

@@ -11,6 +11,7 @@ from haim_tf import data as haim_data
 from haim_tf import files, presets, progress
 from haim_tf.checks import is_about_arguments
 from haim_tf.models import HierarchicalModel
+from haim_tf.presets import weights_file
 from haim_tf.training import stages
 from haim_tf.training import strategy as strategies
 from haim_tf.training.outcome import dress, run_metadata
@@ -119,6 +120,8 @@ def _source_name(source):
 
 def _train(recipe, images, run, verbose, strategy):
     strategies.wait(strategy, run.position.values())
+    # What was done to its preset since then, such as a choice of how to sample, is not undone.
+    finished = run.position["stage"] >= len(recipe["stages"]) and _is_whole(run.folder / "preset")
     model = _current_model(run, recipe, images, strategy)
     kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
 
@@ -135,11 +138,21 @@ def _train(recipe, images, run, verbose, strategy):
     # Where the only stage brought nothing better, the weights are those that it began with.
     began_best = run.best is not None and run.best["step"] == 0 and len(recipe["stages"]) == 1
     trained.fitted, trained.fitted_on = not began_best, images.name
-    if run.writes:
+    if run.writes and not finished:
         metadata = run_metadata(run, recipe, images, trained)
         presets.save_to_preset(trained, run.folder / "preset", metadata=metadata, overwrite=True)
     strategies.wait(strategy)  # A worker that left would take the chief with it.
     return trained
+
+
+def _is_whole(folder):
+    """Whether a preset with its own weights is there."""
+    try:
+        _, metadata = presets.read(folder)
+        weights_file.check(folder / presets.WEIGHTS, metadata.get("sha256"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _current_model(run, recipe, images, strategy):

@@ -161,8 +161,11 @@ def test_an_interrupted_run_goes_on_as_if_it_never_stopped(
 def test_a_finished_run_is_not_trained_again(whole_run, data):
     folder, expected = whole_run
     before = (folder / "checkpoint.npz").read_bytes()
+    weights = folder / "preset" / "model.weights.h5"
+    saved = weights.read_bytes()
+    weights.write_bytes(saved[:-1])
     model = training.train(training.read_recipe(RECIPE), data, folder, verbose=False)
-    assert (folder / "checkpoint.npz").read_bytes() == before
+    assert (folder / "checkpoint.npz").read_bytes() == before and weights.read_bytes() == saved
     np.testing.assert_array_equal(model.prior.last.kernel, expected.prior.last.kernel)
 
 
@@ -756,10 +759,10 @@ def test_a_run_stays_with_its_data(whole_run, data, tmp_path):
     with np.load(data) as saved:
         images, labels = saved["images"].copy(), saved["labels"]
     np.savez(tmp_path / "moved.npz", images=images, labels=labels)
+    before = (folder / "preset" / "metadata.json").read_bytes()
     training.train(recipe, tmp_path / "moved.npz", folder, verbose=False)
     images[5] = 255 - images[5]
     np.savez(tmp_path / "other.npz", images=images, labels=labels)
-    before = (folder / "preset" / "metadata.json").read_bytes()
     for source in (tmp_path / "other.npz", with_names(data, tmp_path, ["a", "b", "c"])):
         with pytest.raises(ValueError, match="run on other data"):
             training.train(recipe, source, folder, verbose=False)
