@@ -41,6 +41,8 @@ def main(argv):
             for line in server.stdout:
                 if line.startswith("serving"):
                     break
+            else:
+                raise RuntimeError("the server ended before it served")
             picture(f"http://127.0.0.1:{port}/").save(FLAGS.output, optimize=True)
         finally:
             server.terminate()
