@@ -30,7 +30,13 @@ RECIPE = {
                 "code_dim": 4,
                 "width": 8,
                 "blocks": 1,
-                "decoder": {"width": 8, "blocks": 1, "dropout": 0.1, "condition_width": 8},
+                "decoder": {
+                    "width": 8,
+                    "blocks": 1,
+                    "dropout": 0.1,
+                    "condition_width": 8,
+                    "condition_blocks": 1,
+                },
             }
         ],
         "prior": {"width": 8, "blocks": 1, "attention": [0]},
@@ -58,12 +64,15 @@ RECIPE = {
 }
 
 
+# A step each, where it matters only which stages there are.
+STEP = {"steps": 1, "learning_rate": 0.01}
 # As few intervals as there are places to stop at: the end of a stage's steps, between stages, within one.
 SHORT = {
     **RECIPE,
+    "interval": 1,
     "stages": [
-        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["decoders", "prior"], "steps": 6, "learning_rate": 0.01, "warmup": 2},
+        {"train": ["codes"], **STEP},
+        {"train": ["decoders", "prior"], "steps": 2, "learning_rate": 0.01},
     ],
 }
 
@@ -186,7 +195,7 @@ def test_kill_9_in_the_middle_then_resume(whole_run, compiled, data, tmp_path):
 
 
 def test_training_in_stages_moves_only_what_the_stage_names(data, tmp_path):
-    recipe = training.read_recipe({**RECIPE, "stages": RECIPE["stages"][1:]})
+    recipe = training.read_recipe({**SHORT, "stages": SHORT["stages"][1:]})
     keras.utils.set_random_seed(recipe["seed"])
     fresh = haim_tf.HierarchicalModel(**recipe["model"])
     trained = training.train(recipe, data, tmp_path / "run", verbose=False)
@@ -214,17 +223,17 @@ def test_networks_first_trained_on_finished_codes_start_from_the_codebooks(
 ):
     seen = []
     monkeypatch.setattr(haim_tf.HierarchicalModel, "embed_by_codebooks", lambda self, *n: seen.append({*n}))
-    stages = [{"train": names, "steps": 3, "learning_rate": 0.01} for names in stages]
-    recipe = training.read_recipe({**RECIPE, "stages": stages})
+    stages = [{"train": names, **STEP} for names in stages]
+    recipe = training.read_recipe({**SHORT, "stages": stages})
     training.train(recipe, data, tmp_path / "run", verbose=False)
     assert seen == named
 
 
 def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
     stages = [
-        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["prior"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "crop": 4},
+        {"train": ["codes"], **STEP},
+        {"train": ["prior"], **STEP},
+        {"train": ["decoder_1"], **STEP, "crop": 4},
     ]
     seen, encoded = [], []
     losses = haim_tf.HierarchicalModel.losses_and_statistics
@@ -236,7 +245,7 @@ def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
     monkeypatch.setattr(code_cache, "_encode_all", lambda *args: encoded.append(1) or encode_all(*args))
-    recipe = training.read_recipe({**RECIPE, "stages": stages})
+    recipe = training.read_recipe({**SHORT, "stages": stages})
     training.train(recipe, data, tmp_path / "run", verbose=False)
     assert [s for s, _ in itertools.groupby(seen)] == [
         ((8, 8), None),
@@ -255,7 +264,7 @@ def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
 
 def test_a_flat_model_learns_on_crops(data, tmp_path, monkeypatch):
     model = {**RECIPE["model"], "levels": [], "prior": {"width": 8, "blocks": 2}}
-    stages = [{"train": ["prior"], "steps": 3, "learning_rate": 0.01, "crop": 4}]
+    stages = [{"train": ["prior"], **STEP, "crop": 4}]
     losses, seen = haim_tf.HierarchicalModel.losses_and_statistics, []
 
     def spy(self, images, *args, **kwargs):
@@ -264,7 +273,7 @@ def test_a_flat_model_learns_on_crops(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
     training.train(
-        training.read_recipe({**RECIPE, "model": model, "stages": stages}),
+        training.read_recipe({**SHORT, "model": model, "stages": stages}),
         data,
         tmp_path / "run",
         verbose=False,
@@ -281,7 +290,7 @@ def test_crops_are_for_main_decoders(data, tmp_path, train):
 
 
 def test_turned_images_meet_their_own_codes_and_balance_is_told(data, tmp_path, monkeypatch):
-    recipe = training.read_recipe({**RECIPE, "turns": True, "balance": 0.5})
+    recipe = training.read_recipe({**SHORT, "turns": True, "balance": 0.5})
     batches, seen = haim_tf.data.Batches, []
 
     def spy(data, batch_size, **options):
@@ -319,9 +328,8 @@ def test_turns_and_balance_that_the_data_cannot_have_are_known_before_step_1(tmp
 
 
 def test_the_classes_of_the_data(data, tmp_path):
-    stage = {"train": ["prior"], "steps": 3, "learning_rate": 0.01}
     model = {**RECIPE["model"], "num_classes": "data"}
-    recipe = training.read_recipe({**RECIPE, "model": model, "stages": [stage]})
+    recipe = training.read_recipe({**SHORT, "model": model, "stages": [{"train": ["prior"], **STEP}]})
     names = with_names(data, tmp_path, ["a", "b", "c", "d"])
     for source, classes in ((data, 3), (names, 4)):
         folder = tmp_path / str(classes)
@@ -360,12 +368,11 @@ def test_the_zoo_recipes_own_path_in_smoke_mode(tmp_path):
 
 def test_a_recipe_runs_on_a_tfds_set_by_name_with_its_classes(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
-    stages = [{"train": ["codes"], "steps": 3, "learning_rate": 0.01}, *RECIPE["stages"][1:]]
     model = {**RECIPE["model"], "image_shape": [8, 8, 3], "num_classes": "data"}
-    change = {"model": model, "stages": stages, "turns": True, "balance": 0.5, "holdout": 4}
+    change = {"model": model, "turns": True, "balance": 0.5, "holdout": 4}
     with tfds.testing.mock_data(num_examples=20):  # Of random sizes, each with a label of its own.
         trained = training.train(
-            training.read_recipe({**RECIPE, **change}), "plant_village", tmp_path / "run", verbose=False
+            training.read_recipe({**SHORT, **change}), "plant_village", tmp_path / "run", verbose=False
         )
     assert trained.num_classes == 38 and trained.class_names[1] == "Apple___Black_rot"
     assert trained.image_shape == (8, 8, 3)
@@ -535,7 +542,7 @@ def test_a_run_s_folder_may_be_a_link_and_its_data_relative(data, tmp_path, monk
     (tmp_path / "run").symlink_to("far")
     monkeypatch.chdir(data.parent)
     monkeypatch.setenv("HOME", str(tmp_path))
-    recipe = training.read_recipe({**RECIPE, "stages": [{"steps": 3, "learning_rate": 0.01}]})
+    recipe = training.read_recipe({**SHORT, "stages": [STEP]})
     training.train(recipe, data.name, "~/run", verbose=False)
     assert (tmp_path / "run").is_symlink() and (tmp_path / "far" / "preset" / "model.weights.h5").exists()
     assert json.loads((tmp_path / "far" / "data.json").read_text())["source"] == str(data)
@@ -588,7 +595,8 @@ def test_crops_are_not_for_attention(data, tmp_path):
 
 
 def test_rare_codes_go_before_networks_learn(data, tmp_path, monkeypatch):
-    recipe = training.read_recipe({**RECIPE, "rare_codes_below": 0.9})
+    stages = [{**SHORT["stages"][0], "steps": 2}, SHORT["stages"][1]]
+    recipe = training.read_recipe({**SHORT, "stages": stages, "rare_codes_below": 0.9})
     saves, save = [], training.RunFolder.save
 
     def spy(self, model, stage, step, row=None):
@@ -611,9 +619,9 @@ def test_rare_codes_go_before_networks_learn(data, tmp_path, monkeypatch):
 
 def test_batch_sizes_and_averages_are_a_stage_s_own(data, tmp_path, monkeypatch):
     stages = [
-        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["prior"], "steps": 3, "learning_rate": 0.01, "batch_size": 16, "ema": 0.5},
-        {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "ema": None},
+        {"train": ["codes"], **STEP},
+        {"train": ["prior"], **STEP, "batch_size": 16, "ema": 0.5},
+        {"train": ["decoder_1"], **STEP, "ema": None},
     ]
     seen, compiled = [], []
     batches, compile_ = haim_tf.data.Batches, haim_tf.HierarchicalModel.compile
@@ -628,11 +636,11 @@ def test_batch_sizes_and_averages_are_a_stage_s_own(data, tmp_path, monkeypatch)
 
     monkeypatch.setattr(haim_tf.data, "Batches", spy)
     monkeypatch.setattr(haim_tf.HierarchicalModel, "compile", spy_compile)
-    training.train(training.read_recipe({**RECIPE, "stages": stages}), data, tmp_path / "run", verbose=False)
+    training.train(training.read_recipe({**SHORT, "stages": stages}), data, tmp_path / "run", verbose=False)
     assert seen == [8, 16, 8]
     assert compiled == [None, 0.5, None]
     metadata = json.loads((tmp_path / "run" / "preset" / "metadata.json").read_text())
-    assert metadata["training"]["images_seen"] == [24, 48, 24]
+    assert metadata["training"]["images_seen"] == [8, 16, 8]
 
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine(data, tmp_path, monkeypatch):
@@ -683,8 +691,8 @@ def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypa
         return {name: (len(calls) == 2) == (worse == "averaged") and 2.0 or 1.0 for name in found}
 
     monkeypatch.setattr(training.held_out.HeldOut, "figures", rigged)
-    stage = {"train": ["prior"], "steps": 3, "learning_rate": 0.05}
-    recipe = training.read_recipe({**RECIPE, "ema": 0.9, "stages": [stage]})
+    stage = {"train": ["prior"], "steps": 2, "learning_rate": 0.05}
+    recipe = training.read_recipe({**RECIPE, "interval": 2, "ema": 0.9, "stages": [stage]})
     model = training.train(recipe, data, tmp_path / "run", verbose=False)
     last, averaged = calls
     assert np.abs(last - averaged).max() > 0
@@ -693,11 +701,11 @@ def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypa
 
 def test_a_diverging_run_stops_with_its_last_finite_checkpoint(data, tmp_path):
     stages = [
-        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["decoder_1"], "steps": 3, "learning_rate": 1e18},
+        {"train": ["codes"], "steps": 2, "learning_rate": 0.01},
+        {"train": ["decoder_1"], "steps": 2, "learning_rate": 1e18},
     ]
-    recipe = training.read_recipe({**RECIPE, "ema": None, "clip_norm": None, "stages": stages})
-    with pytest.raises(ValueError, match="out of bounds in stage 2, by step 3.*lower learning_rate"):
+    recipe = training.read_recipe({**RECIPE, "interval": 2, "ema": None, "clip_norm": None, "stages": stages})
+    with pytest.raises(ValueError, match="out of bounds in stage 2, by step 2.*lower learning_rate"):
         training.train(recipe, data, tmp_path / "run", verbose=False)
     assert not (tmp_path / "run" / "preset").exists()
     with np.load(tmp_path / "run" / "checkpoint.npz") as saved:
@@ -730,8 +738,7 @@ def test_other_classes_than_the_recipe_s_are_refused_before_step_1(data, tmp_pat
 
 def test_an_unconditional_recipe_leaves_labels_out(data, tmp_path):
     model = {**RECIPE["model"], "num_classes": None}
-    stage = {"steps": 3, "learning_rate": 0.01}
-    recipe = training.read_recipe({**RECIPE, "model": model, "stages": [stage]})
+    recipe = training.read_recipe({**SHORT, "model": model, "stages": [STEP]})
     model = training.train(recipe, with_names(data, tmp_path, ["a", "b", "c"]), tmp_path / "run")
     assert model.num_classes is None and model.class_names is None
     assert "holdout_bits_per_dim_total" in rows_of(tmp_path / "run")[0]
