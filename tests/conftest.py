@@ -18,9 +18,7 @@ os.environ["HAIM_TF_PROGRAMS"] = "1"
 from haim_tf import progress  # Before TensorFlow, whose start it prepares.
 
 # They run once or twice: most of the time would go into making them quick.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # TensorFlow reads them when it is imported. Tests run side by side, a thread each.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
