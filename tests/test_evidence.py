@@ -48,7 +48,7 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(script, eagerly, tmp_pa
     rng = np.random.default_rng(0)
     arrays = {}
     for split, count in (("train", 40), ("test", 16)):
-        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 16, 16, 3), "uint8")
+        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 8, 8, 3), "uint8")
         arrays[f"y_{split}"] = np.arange(count) % 3
     np.savez(tmp_path / "data.npz", **arrays)
     command = [

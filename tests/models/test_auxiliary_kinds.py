@@ -105,8 +105,8 @@ def test_teachers_are_clipped_by_their_own_norm_frozen_and_trained_alone():
 
 def test_fits_and_reconstructs():
     model = make({**MASKED, "positions": 20})
-    model.compile(keras.optimizers.SGD(0.1))
-    history = model.fit(IMAGES, batch_size=12, epochs=10, verbose=0).history
+    model.compile(keras.optimizers.SGD(0.5))
+    history = model.fit(IMAGES, batch_size=12, epochs=20, verbose=0).history
     for part in ("teacher_1", "autoencoder_1"):
         assert history[f"loss_{part}"][-1] < history[f"loss_{part}"][0]
     evaluated = model.evaluate(IMAGES, verbose=0, return_dict=True)
