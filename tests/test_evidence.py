@@ -120,13 +120,14 @@ def test_probes_find_what_codes_hold_and_nothing_else(evidence):
         return ImageData(images, labels)
 
     train, val = halves(200), halves(100)
-    settings = {"level": level, "probe_steps": 60}
+    settings = {"level": level, "probe_steps": 150}
     found = evidence.measure_codes(model, settings, 0, train, val, None, None)
     assert found["linear_probe"] > 0.95 and found["convolutional_probe"] > 0.95
     variance = np.var(val.images / 127.5, axis=0).mean()
     assert found["error_best"] < variance / 4
     for data in (train, val):
         data.labels[:] = rng.integers(2, size=len(data))
+    settings["probe_steps"] = 50
     found = evidence.measure_codes(model, settings, 0, train, val, None, None)
     assert 0.3 < found["linear_probe"] < 0.7 and 0.3 < found["convolutional_probe"] < 0.7
 
