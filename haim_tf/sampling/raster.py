@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from haim_tf.networks import AutoregressiveNetwork
 
 # The more stages, the less does a network read of rows that are not there yet, and the longer is compilation.
-MAX_STAGES, POSITIONS_A_STAGE = 4, 64
+MAX_STAGES, POSITIONS_A_STAGE = 4, 128
 
 
 def walk(
