@@ -499,22 +499,23 @@ def test_a_preset_that_could_not_be_written_is_known_before_step_1(data, tmp_pat
 
 def test_one_training_at_a_time_in_a_folder(data, tmp_path):
     recipe, folder = training.read_recipe(RECIPE), tmp_path / "run"
-    holding = f"""
-import sys
-from haim_tf.training import RunFolder
-run = RunFolder({str(folder)!r}, {recipe!r})
-print("held", flush=True)
-sys.stdin.read()
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
+    heard, said = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            with training.RunFolder(folder, recipe):
+                os.write(said, b"held")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(said)
+    assert os.read(heard, 4) == b"held"
     with pytest.raises(ValueError, match="that no other training writes to, got .*run, where one is running"):
         training.train(recipe, data, folder, verbose=False)
     assert not (folder / "data.json").exists()
-    process.kill()
-    process.wait()
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    os.close(heard)
     training.RunFolder(folder, recipe).close()
     with training.RunFolder(folder, recipe):
         with pytest.raises(ValueError, match="where one is running"):
