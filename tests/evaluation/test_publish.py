@@ -319,7 +319,7 @@ def test_captions_say_how_a_model_samples(sampling, words):
     assert described(sampling) == words
 
 
-def test_codes_are_pictured_level_by_level(tmp_path):
+def test_codes_are_pictured_level_by_level(noise_for_samples, tmp_path):
     model = haim_tf.load("debug")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, *model.image_shape), "uint8")
