@@ -6,7 +6,7 @@ VENV_DOCS := .venv-docs
 BIN := $(VENV)/bin
 PACKAGING := setup.cfg pyproject.toml
 
-.PHONY: samples test test-tensorflow test-slow test-jax fuzz lint format docs release clean
+.PHONY: samples test test-tensorflow test-slow test-jax fuzz lint format docs tutorials release clean
 
 samples: $(VENV)/.installed
 	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
@@ -42,6 +42,10 @@ release: $(VENV)/.installed-test
 docs: $(VENV_DOCS)/.installed
 	$(VENV_DOCS)/bin/mkdocs build --strict
 
+# The notebooks are kept with their outputs: anew where code or weights have changed.
+tutorials: $(VENV)/.installed-tutorials
+	$(BIN)/python docs/tutorials/execute.py
+
 clean:
 	rm -rf $(VENV) $(VENV_JAX) $(VENV_DOCS) site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis samples.png
 
@@ -67,6 +71,10 @@ $(VENV_DOCS)/.installed: $(VENV_DOCS)/.pip $(PACKAGING) Makefile
 $(VENV)/.installed-serve: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --editable ".[serve,test]"
 	touch $@
+
+$(VENV)/.installed-tutorials: $(VENV)/.pip $(PACKAGING)
+	$(BIN)/python -m pip install --editable ".[tutorials]"
+	touch $@ $(VENV)/.installed
 
 # No tensorflow here, hence no dependencies from setup.cfg.
 $(VENV_JAX)/.installed: $(VENV_JAX)/.pip $(PACKAGING) Makefile

@@ -50,16 +50,17 @@ def on_page_markdown(markdown, page, config, files):
 
 def _in_repository(page, target):
     """The path in the repository of what a page of the site links to, or None where that is no file of it."""
-    if page == "index.md":
-        source = "README.md"
-    else:
-        source = f"docs/{page}" if (ROOT / "docs" / page).is_file() else page
+    written = (f"docs/{page}", f"docs/{page.removesuffix('.md')}.ipynb")
+    other = "README.md" if page == "index.md" else page
+    source = next((path for path in written if (ROOT / path).is_file()), other)
     place = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
     return place if (ROOT / place).is_file() else None
 
 
 def _on_site(place):
-    return "index.md" if place == "README.md" else place.removeprefix("docs/")
+    if place == "README.md":
+        return "index.md"
+    return re.sub(r"\.ipynb$", ".md", place.removeprefix("docs/"))  # A notebook's page.
 
 
 def gallery():
@@ -90,7 +91,8 @@ def notebook(path):
             elif output.get("name") != "stderr":
                 said = "".join(output.get("text") or shown["text/plain"])
                 parts.append(f"```text\n{said}\n```")
-    return "\n\n".join(parts) + f"\n\n[This page as a notebook]({path.name})\n"
+    # An address, which no link checker takes for the page itself.
+    return "\n\n".join(parts) + f'\n\n<a href="../{path.name}">This page as a notebook</a>\n'
 
 
 class Examples(griffe.Extension):

@@ -373,11 +373,13 @@ def test_half_the_size_and_the_same_codes(version, tmp_path):
     assert stored["bfloat16"] - exact == (stored["float32"] - exact) / 2
 
 
-def test_a_flat_unconditional_model_without_xla(tmp_path):
+def test_a_flat_unconditional_model_without_xla(tmp_path, caplog):
     unconditional = {**PRIOR, "label_dropout": 0.0}
     flat = make_model(image_shape=(4, 4, 1), levels=[], prior=unconditional, num_classes=None)
     flat.sampling_defaults = {"temperature": 0.3}
-    path = saved_model.export(flat, tmp_path / "flat", batch_sizes=[3], xla=False)
+    with caplog.at_level("INFO", logger="tensorflow"):  # As in a notebook.
+        path = saved_model.export(flat, tmp_path / "flat", batch_sizes=[3], xla=False)
+    assert not caplog.records
     signatures = tf.saved_model.load(str(path)).signatures
     assert sorted(signatures) == ["log_prob", "sample", "serving_default"]
     ones, seed = tf.ones(3), tf.constant(seed_pairs(5, 3))

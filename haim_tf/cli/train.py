@@ -8,8 +8,8 @@ are kept, never worse ones than as loaded (see haim_tf.training.fine_tune).
 from absl import flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("config", None, "Recipe: a JSON file, or a zoo entry's name; this or --from.")
-flags.DEFINE_string("from", None, "Name of a pretrained model, or a preset folder, to fine-tune.")
+flags.DEFINE_string("config", None, "Required, or --from: a recipe's JSON file, or the name of a zoo entry.")
+flags.DEFINE_string("from", None, "Required, or --config: name of a model, or a preset folder, to fine-tune.")
 flags.DEFINE_string("data", None, "TFDS name, image folder, .npz or .npy file.", required=True)
 flags.DEFINE_string("split", "train", "Split of the data to train on, e.g. train[:90%].")
 flags.DEFINE_string("output", None, "Folder of the run; preset/ in it will be the model.", required=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -116,7 +117,8 @@ def export(
             # Saved because they hang here, and only these are.
             module.weights = [x for pairs in program.weights.values() for _, x in pairs]
             concrete = {key: traced[function] for key, (function, _) in signatures.items()}
-            tf.saved_model.save(module, str(unfinished), signatures=concrete)
+            with _quiet():
+                tf.saved_model.save(module, str(unfinished), signatures=concrete)
             extra = unfinished / "assets.extra"
             extra.mkdir()
             description = {**program.description(dtype), "name": name}
@@ -138,6 +140,18 @@ def export(
     except tf.errors.OpError as error:  # TensorFlow's own word for a disk that is full, among others.
         reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
         raise ValueError(f"cannot write {folder}: {' '.join(reason.split())[:300]}") from error
+
+
+@contextlib.contextmanager
+def _quiet():
+    """In a notebook TensorFlow would tell of a folder that has another name a moment later."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_name(name):
