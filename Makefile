@@ -6,19 +6,21 @@ VENV_DOCS := .venv-docs
 BIN := $(VENV)/bin
 PACKAGING := setup.cfg pyproject.toml
 
-.PHONY: samples test test-slow test-jax fuzz lint format docs tutorials release clean
+.PHONY: samples test test-tensorflow test-slow test-jax fuzz lint format docs tutorials release clean
 
 samples: $(VENV)/.installed
 	$(BIN)/haim_tf sample --model=fashion_mnist28 --num=64 --output=samples.png
 
-test: lint
+test: lint test-tensorflow test-jax
+
+test-tensorflow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not jax"
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
 
 test-jax: $(VENV_JAX)/.installed
-	KERAS_BACKEND=jax $(VENV_JAX)/bin/python -m pytest -m jax tests/jax
+	KERAS_BACKEND=jax $(VENV_JAX)/bin/python -m pytest -n auto --dist loadfile -m jax tests/jax
 
 fuzz: $(VENV)/.installed-serve
 	$(BIN)/python tests/fuzz/fuzz.py
@@ -76,6 +78,6 @@ $(VENV)/.installed-tutorials: $(VENV)/.pip $(PACKAGING)
 
 # No tensorflow here, hence no dependencies from setup.cfg.
 $(VENV_JAX)/.installed: $(VENV_JAX)/.pip $(PACKAGING) Makefile
-	$(VENV_JAX)/bin/python -m pip install absl-py filelock h5py jax "keras>=3.12" numpy pillow pytest tqdm
+	$(VENV_JAX)/bin/python -m pip install absl-py filelock h5py jax "keras>=3.12" numpy pillow pytest pytest-xdist tqdm
 	$(VENV_JAX)/bin/python -m pip install --no-deps --editable .
 	touch $@

@@ -109,7 +109,8 @@ def compiled(function: Callable, layer: keras.Layer) -> Callable:
 
 def compiled_for_any_number(function: Callable, layer: keras.Layer) -> Callable:
     """A function of batches and settings as a program, traced once for batches of any number under
-    TensorFlow, else as `compiled` does it.
+    TensorFlow (or run step by step, where `tf.config.run_functions_eagerly` says so), else as `compiled`
+    does it.
 
     Args:
         function, layer: as for `compiled`.
@@ -121,6 +122,8 @@ def compiled_for_any_number(function: Callable, layer: keras.Layer) -> Callable:
     traced = tf.function(function, autograph=False)
 
     def run(*args: Any) -> Any:
+        if tf.config.functions_run_eagerly():
+            return function(*args)
         specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) if tf.is_tensor(x) else x for x in args]
         return traced.get_concrete_function(*specs)(*args)
 

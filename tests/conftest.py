@@ -1,14 +1,24 @@
 """What every test shares: quiet TensorFlow, fixed seeds, the default dtype policy."""
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
-# What tests compile is of no use later on.
-os.environ["HAIM_TF_PROGRAMS"] = "0"
+# Programs are made once per run, in a folder of its own that workers and other processes share.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _home = tempfile.TemporaryDirectory(prefix="haim_tf_tests_")
+    os.environ["HAIM_TF_HOME"] = _home.name
+os.environ["HAIM_TF_PROGRAMS"] = "1"
+
+from haim_tf import progress  # Before TensorFlow, whose start it prepares.
+
+# They run once or twice: most of the time would go into making them quick.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # TensorFlow reads them when it is imported. Tests run side by side, a thread each.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -20,10 +30,20 @@ import numpy as np
 import pytest
 from absl import flags
 
-from haim_tf import progress
-
 # Nothing is told of, however slow the machine is.
 progress.SLOW_SECONDS = 3600.0
+# What is imported stays, and a graph is tens of thousands of objects that the collector need not visit often.
+gc.freeze()
+gc.set_threshold(20_000, 10, 10)
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    from tensorflow.python.util import tf_stack
+
+    # Graphs of one or two steps are not worth rewriting, nor their nodes the stack that each was made in.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    no_stack = tf_stack.extract_stack()
+    tf_stack.extract_stack = lambda stacklevel=1: no_stack
 
 collect_ignore = [] if keras.backend.backend() == "jax" else ["jax"]
 

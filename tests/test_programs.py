@@ -36,7 +36,9 @@ def traces(sampler):
 
 @pytest.fixture(scope="module")
 def expected():
-    return sample(make_sampler())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAIM_TF_PROGRAMS", "0")
+        return sample(make_sampler())
 
 
 @pytest.fixture
@@ -150,6 +152,7 @@ def test_code_of_others_is_not_kept(home, expected):
 
 def test_a_note_when_compiling_takes_long(monkeypatch, capsys):
     monkeypatch.setattr(progress, "SLOW_SECONDS", 0.0)
+    monkeypatch.setenv("HAIM_TF_PROGRAMS", "0")
     sample(make_sampler())
     assert (
         capsys.readouterr().err == "compiling the sampler of 3x4 grids, 8 at a time: once in this process\n"

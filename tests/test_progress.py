@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import haim_tf
 from haim_tf import progress
 
 
@@ -40,21 +41,28 @@ def test_a_bar_on_a_terminal_vanishes(capsys, monkeypatch):
     assert not progress._open_bars and capsys.readouterr().out == ""
 
 
-SAMPLE = ["sample", "--model=debug", "--num=3", "--batch_size=2", "--output=x.png"]
+SAMPLE = ["sample", "--model=small", "--num=3", "--batch_size=2", "--output=x.png"]
 
 
-def test_a_command_writes_its_result_alone_to_standard_output(tmp_path):
+@pytest.fixture
+def place(tmp_path):
+    """A folder with the preset of one small network."""
+    haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}).save_to_preset(tmp_path / "small")
+    return tmp_path
+
+
+def test_a_command_writes_its_result_alone_to_standard_output(place):
     process = subprocess.run(
-        [sys.executable, "-m", "haim_tf", *SAMPLE], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "haim_tf", *SAMPLE], cwd=place, capture_output=True, text=True
     )
     assert (process.returncode, process.stdout) == (0, "3 images in x.png\n")
     assert not {"\r", "\b", "\x1b"} & set(process.stderr)
 
 
-def test_a_terminal_shows_the_bar_apart_from_the_result(tmp_path):
+def test_a_terminal_shows_the_bar_apart_from_the_result(place):
     ours, theirs = pty.openpty()
     process = subprocess.run(
-        [sys.executable, "-m", "haim_tf", *SAMPLE], cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs
+        [sys.executable, "-m", "haim_tf", *SAMPLE], cwd=place, stdout=subprocess.PIPE, stderr=theirs
     )
     shown = os.read(ours, 1 << 16).decode()
     os.close(theirs)

@@ -81,7 +81,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # What `fine_tune` says of the preset that a training begins with.
 START = {"model": str, "origin": dict, "class_names": (list, type(None)), "sampling": (dict, type(None))}
 
-SMOKE_STEPS = 4
+SMOKE_STEPS = 2
 # Keras' optimizers count steps in 32 bits.
 MAX_STEPS = 2**31 - 1
 MAX_BATCH_SIZE = 2**20

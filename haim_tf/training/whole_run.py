@@ -122,18 +122,16 @@ def _train(recipe, images, run, verbose, strategy):
     strategies.wait(strategy, run.position.values())
     # What was done to its preset since then, such as a choice of how to sample, is not undone.
     finished = run.position["stage"] >= len(recipe["stages"]) and _is_whole(run.folder / "preset")
-    model = _current_model(run, recipe, images, strategy)
     kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
 
     first_step = 0
     for number, stage in enumerate(recipe["stages"]):
         if number >= run.position["stage"]:
-            stages.train_stage(model, recipe, number, first_step, kept, held, run, verbose, strategy)
             model = _current_model(run, recipe, images, strategy)
+            stages.train_stage(model, recipe, number, first_step, kept, held, run, verbose, strategy)
         first_step += stage["steps"]
-    run.restore(model)
     trained = HierarchicalModel(**(run.model_arguments or recipe["model"]))
-    trained.set_weights(model.get_weights())
+    run.restore(trained)
     dress(trained, recipe, images)
     # Where the only stage brought nothing better, the weights are those that it began with.
     began_best = run.best is not None and run.best["step"] == 0 and len(recipe["stages"]) == 1

@@ -1,5 +1,6 @@
 """`haim_tf compress`, `decompress` and `complete`."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,9 @@ from PIL import Image
 import haim_tf
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Two pictures, and a preset of a model that compiles fast."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The preset of a model that compiles fast."""
     level = {"downsampling": 2, "codebook_size": 4, "code_dim": 2, "width": 4, "blocks": 1}
     model = haim_tf.HierarchicalModel(
         (4, 8, 1),
@@ -21,7 +21,16 @@ def folder(tmp_path, monkeypatch):
         num_classes=2,
         mixtures=2,
     )
-    model.save_to_preset("tiny")
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    model.save_to_preset(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tiny, tmp_path, monkeypatch):
+    """Two pictures, and the preset."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny, "tiny")
     rng = np.random.default_rng(0)
     for name, size in (("a", (4, 8)), ("b", (5, 20))):
         Image.fromarray(rng.integers(0, 256, size, "uint8")).save(f"{name}.png")

@@ -54,9 +54,9 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _noise_for_samples(monkeypatch):
-    """Samples are noise that depends on all that is asked: programs for true ones take long to make."""
+@pytest.fixture
+def noise_for_samples(monkeypatch):
+    """Samples are noise that depends on all that is asked: where true ones take long and tell no more."""
 
     def sample(self, num, labels=None, seed=0, temperature=None, top_p=None, guidance=None, **options):
         asked = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
@@ -164,7 +164,7 @@ def test_samples_as_the_model_samples_and_plain_ones_beside_them(trained, tmp_pa
     )
 
 
-def test_classes_that_are_shown_and_guidance(tmp_path):
+def test_classes_that_are_shown_and_guidance(noise_for_samples, tmp_path):
     level = {"downsampling": 2, "codebook_size": 4, "code_dim": 2, "width": 4, "blocks": 1}
     model = haim_tf.HierarchicalModel(
         image_shape=(4, 4, 1),
@@ -202,7 +202,7 @@ def test_classes_that_are_shown_and_guidance(tmp_path):
 
 
 def test_the_ten_first_classes_are_shown_by_default():
-    model = haim_tf.load("debug", num_classes=11)
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], NETWORK, num_classes=11, mixtures=2)
     sheet, columns, caption = evaluation.sheets.make_sheets(model, 1, 0)["classes.png"]
     assert len(sheet) == 80 and columns == 8 and "(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)" in caption
 
@@ -242,11 +242,11 @@ def test_a_configuration_alone_is_a_preset_without_weights(tmp_path):
         publish(zoo / "about.json", tmp_path / "other")
 
 
-def test_the_debug_model_can_be_made_again(tmp_path):
+def test_the_debug_model_can_be_made_again(noise_for_samples, tmp_path):
     """Its description and its very weights: what the command on its card gives."""
     zoo = ROOT / "zoo/debug"
     folder = publish(
-        zoo / "config.json", tmp_path / "debug", about=zoo / "about.json", samples=40, random_weights=True
+        zoo / "config.json", tmp_path / "debug", about=zoo / "about.json", samples=8, random_weights=True
     )
     again, known = (presets.read(path)[1] for path in (folder, zoo))
     for ours, theirs in zip(haim_tf.load(folder).weights, haim_tf.load(zoo).weights, strict=True):
@@ -319,7 +319,7 @@ def test_captions_say_how_a_model_samples(sampling, words):
     assert described(sampling) == words
 
 
-def test_codes_are_pictured_level_by_level(tmp_path):
+def test_codes_are_pictured_level_by_level(noise_for_samples, tmp_path):
     model = haim_tf.load("debug")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, *model.image_shape), "uint8")

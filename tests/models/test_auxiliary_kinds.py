@@ -105,7 +105,7 @@ def test_teachers_are_clipped_by_their_own_norm_frozen_and_trained_alone():
 
 def test_fits_and_reconstructs():
     model = make({**MASKED, "positions": 20})
-    model.compile(keras.optimizers.Adam(0.01))
+    model.compile(keras.optimizers.SGD(0.5))
     history = model.fit(IMAGES, batch_size=12, epochs=20, verbose=0).history
     for part in ("teacher_1", "autoencoder_1"):
         assert history[f"loss_{part}"][-1] < history[f"loss_{part}"][0]
@@ -150,8 +150,8 @@ def test_a_model_without_its_teachers(tmp_path):
 def test_an_autoencoder_by_itself_trains_student_and_teacher():
     autoencoder = DiscreteAutoencoder(2, 5, 2, 4, 1, channels=1, auxiliary=MASKED)
     pixels = IMAGES / 127.5 - 1.0
-    autoencoder.compile(keras.optimizers.Adam(0.01))
-    losses = autoencoder.fit(pixels.astype("float32"), epochs=10, verbose=0).history["loss"]
+    autoencoder.compile(keras.optimizers.Adam(0.03), run_eagerly=True)
+    losses = autoencoder.fit(pixels.astype("float32"), epochs=4, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     outputs = autoencoder(pixels)
     expected = autoencoder.decoder.loss(outputs["outputs"], pixels)
@@ -180,8 +180,8 @@ def test_end_to_end_the_main_decoder_trains_the_codes():
 
 def test_end_to_end_models_are_models(tmp_path):
     model = make(END_TO_END)
-    model.compile(keras.optimizers.Adam(0.01))
-    history = model.fit(IMAGES, batch_size=6, epochs=4, verbose=0).history
+    model.compile(keras.optimizers.SGD(0.1))
+    history = model.fit(IMAGES, batch_size=12, epochs=10, verbose=0).history
     assert history["bits_per_dim"][-1] < history["bits_per_dim"][0]
     losses, _ = model.losses_and_statistics(IMAGES)
     parts = {name: bits.mean() for name, bits in model.bits_per_dim(IMAGES, per_level=True).items()}

@@ -17,12 +17,18 @@ def metadata_of(model, tmp_path, name="saved"):
     return haim_tf.presets.read(tmp_path / name)[1]
 
 
-@pytest.fixture
-def pretrained(tmp_path):
-    model = haim_tf.load("debug")
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A preset that is pretrained."""
+    folder = tmp_path_factory.mktemp("presets") / "base"
     about = {"pretrained": True, "dataset": {"name": "Noise", "terms": "free"}}
-    model.save_to_preset(tmp_path / "base", metadata=about)
-    return haim_tf.load(tmp_path / "base")
+    haim_tf.load("debug").save_to_preset(folder, metadata=about)
+    return folder
+
+
+@pytest.fixture
+def pretrained(base):
+    return haim_tf.load(base)
 
 
 def test_a_fresh_model_is_not_pretrained_a_fitted_one_is(tmp_path):
@@ -54,9 +60,9 @@ def test_what_is_trained_in_part_is_trained(tmp_path):
     assert metadata_of(model, tmp_path)["pretrained"] is True
 
 
-def test_a_fine_tuned_preset_says_what_from(pretrained, tmp_path):
+def test_a_fine_tuned_preset_says_what_from(base, tmp_path):
     names = [f"kind {i}" for i in range(3)]
-    model = haim_tf.load(tmp_path / "base", num_classes=3)
+    model = haim_tf.load(base, num_classes=3)
     model.compile(run_eagerly=True)
     data = haim_tf.data.ImageData(IMAGES, np.arange(8) % 3, class_names=names, name="my pictures")
     model.fit(haim_tf.data.Batches(data, 8, steps=1), shuffle=False, verbose=0)
@@ -114,7 +120,7 @@ def test_foreign_settings_of_keras_are_named(name, value, usual):
 def test_codes_that_leave_their_decoders_behind_are_warned_of(pretrained):
     images = haim_tf.data.Batches(haim_tf.data.ImageData(IMAGES, np.zeros(8, int)), 8, steps=1)
     pretrained.freeze("decoders")
-    pretrained.compile()
+    pretrained.compile(run_eagerly=True)
     with pytest.warns(
         UserWarning, match="codes of level 1 are trained, and decoder_1 and decoder_2, made for"
     ):

@@ -39,6 +39,7 @@ def samplers():
     codes = PixelCNN(Categorical(6), 4, 2, (2, 3), attention=[0], heads=2, num_classes=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(raster, "POSITIONS_A_STAGE", 4)
+        patch.setenv("HAIM_TF_PROGRAMS", "0")  # Nothing that others made, nor for others.
         yield {
             "pixels": Sampler(randomized(pixels), (4, 6), stream=0),
             "codes": Sampler(randomized(codes), (3, 4), stream=1),

@@ -9,7 +9,7 @@ import pytest
 
 import haim_tf
 from haim_tf import training
-from haim_tf.training import outcome
+from haim_tf.training import fine_tuning, outcome
 
 CLASSES = ["rust", "moss", "sky"]
 
@@ -119,10 +119,19 @@ def test_the_preset_says_where_it_comes_from(start, run, data):
     assert "fine-tuned from: start" in card and "| bits/dim as loaded |" in card and "0 rust, 1 moss" in card
 
 
-RUINOUS = {**OPTIONS, "learning_rate": 3.0, "steps": 400}
+SHORT = {**OPTIONS, "steps": 2}
 
 
-def test_nothing_worse_than_as_loaded_is_kept(run, data, tmp_path, pictures):
+@pytest.fixture
+def each_step(eagerly, monkeypatch):
+    """The model is asked after each step."""
+    monkeypatch.setattr(fine_tuning, "INTERVAL", 1)
+
+
+RUINOUS = {**OPTIONS, "learning_rate": 3.0, "steps": 3}
+
+
+def test_nothing_worse_than_as_loaded_is_kept(each_step, run, data, tmp_path, pictures):
     """At a rate that ruins the model at once: training ends early, with the weights that it began with."""
     model = training.fine_tune(run[0] / "preset", data, tmp_path / "run", **RUINOUS, patience=2)
     rows = rows_of(tmp_path / "run")
@@ -137,7 +146,8 @@ def test_nothing_worse_than_as_loaded_is_kept(run, data, tmp_path, pictures):
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
-def test_an_interrupted_run_goes_on(start, run, data, tmp_path, monkeypatch, stop_after):
+def test_an_interrupted_run_goes_on(each_step, start, data, tmp_path, monkeypatch, stop_after):
+    whole = training.fine_tune(start, data, tmp_path / "whole", **SHORT)
     saves, save = [], training.RunFolder.save
 
     def save_then_die(self, *arguments):
@@ -149,14 +159,14 @@ def test_an_interrupted_run_goes_on(start, run, data, tmp_path, monkeypatch, sto
     with monkeypatch.context() as patch:
         patch.setattr(training.RunFolder, "save", save_then_die)
         with pytest.raises(KilledError):
-            training.fine_tune(start, data, tmp_path / "run", **OPTIONS)
-    model = training.fine_tune(start, data, tmp_path / "run", **OPTIONS)
-    for ours, theirs in zip(model.weights, run[1].weights, strict=True):
+            training.fine_tune(start, data, tmp_path / "run", **SHORT)
+    model = training.fine_tune(start, data, tmp_path / "run", **SHORT)
+    for ours, theirs in zip(model.weights, whole.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5, err_msg=ours.path)
     assert len(rows_of(tmp_path / "run")) == 3
 
 
-def test_a_run_that_ended_early_is_not_gone_on_with(run, data, tmp_path, monkeypatch):
+def test_a_run_that_ended_early_is_not_gone_on_with(each_step, run, data, tmp_path, monkeypatch):
     """Killed between its last step and its end."""
     options = {**RUINOUS, "patience": 1}
     with monkeypatch.context() as patch:
@@ -164,7 +174,7 @@ def test_a_run_that_ended_early_is_not_gone_on_with(run, data, tmp_path, monkeyp
         with pytest.raises(KilledError):
             training.fine_tune(run[0] / "preset", data, tmp_path / "run", **options)
     training.fine_tune(run[0] / "preset", data, tmp_path / "run", **options)
-    assert [row["step"] for row in rows_of(tmp_path / "run")] == ["0", "50"]
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == ["0", "1"]
 
 
 def test_another_preset_is_another_run(start, run, data, tmp_path):
@@ -174,25 +184,25 @@ def test_another_preset_is_another_run(start, run, data, tmp_path):
         training.fine_tune(preset, data, run[0], **OPTIONS)
 
 
-def test_the_same_classes_keep_their_embedding(start, pictures, tmp_path):
+def test_the_same_classes_keep_their_embedding(eagerly, start, pictures, tmp_path):
     names = list("abcde")
     np.savez(tmp_path / "data.npz", images=pictures[0], labels=pictures[1], class_names=np.array(names))
     model = training.fine_tune(start, tmp_path / "data.npz", tmp_path / "run", smoke=True, verbose=False)
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
-    assert recipe["stages"][0]["steps"] == 4 and model.class_names == names
+    assert recipe["stages"][0]["steps"] == 2 and model.class_names == names
     table, own = model.prior.embed_label.embeddings, haim_tf.load(start).prior.embed_label.embeddings
     unused = np.setdiff1d(np.arange(5), pictures[1])
     np.testing.assert_array_equal(np.asarray(table)[unused], np.asarray(own)[unused])
 
 
-def test_pictures_without_classes_are_one_class(start, pictures, tmp_path):
+def test_pictures_without_classes_are_one_class(eagerly, start, pictures, tmp_path):
     np.save(tmp_path / "boats.npy", pictures[0])
     model = training.fine_tune(start, tmp_path / "boats.npy", tmp_path / "run", smoke=True, verbose=False)
     assert model.class_names == ["boats"] and haim_tf.load(tmp_path / "run/preset").class_names == ["boats"]
 
 
-def test_codes_may_be_trained_and_those_left_behind_are_warned_of(start, data, tmp_path, capsys):
-    options = {**OPTIONS, "steps": 4, "smoke": True, "verbose": True}
+def test_codes_may_be_trained_and_those_left_behind_are_warned_of(eagerly, start, data, tmp_path, capsys):
+    options = {**OPTIONS, "smoke": True, "verbose": True}
     training.fine_tune(start, data, tmp_path / "all", freeze=[], **options)
     assert "warning" not in capsys.readouterr().err
     assert rows_of(tmp_path / "all")[-1]["holdout_bits_per_dim_prior"]
@@ -227,7 +237,7 @@ def test_a_preset_without_weights_cannot_be_fine_tuned(start, data, tmp_path):
         training.fine_tune(tmp_path / "bare", data, tmp_path / "run", **OPTIONS)
 
 
-def test_patience_in_a_recipe(start, pictures, data, tmp_path):
+def test_patience_in_a_recipe(eagerly, start, pictures, data, tmp_path):
     """Any stage may have it; averages may not be had with it."""
     model = haim_tf.load(start, class_names=CLASSES).arguments
     stages = [{"train": ["codes"], "steps": 4, "learning_rate": 0.01}]

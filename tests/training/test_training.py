@@ -30,7 +30,13 @@ RECIPE = {
                 "code_dim": 4,
                 "width": 8,
                 "blocks": 1,
-                "decoder": {"width": 8, "blocks": 1, "dropout": 0.1, "condition_width": 8},
+                "decoder": {
+                    "width": 8,
+                    "blocks": 1,
+                    "dropout": 0.1,
+                    "condition_width": 8,
+                    "condition_blocks": 1,
+                },
             }
         ],
         "prior": {"width": 8, "blocks": 1, "attention": [0]},
@@ -58,12 +64,15 @@ RECIPE = {
 }
 
 
+# A step each, where it matters only which stages there are.
+STEP = {"steps": 1, "learning_rate": 0.01}
 # As few intervals as there are places to stop at: the end of a stage's steps, between stages, within one.
 SHORT = {
     **RECIPE,
+    "interval": 1,
     "stages": [
-        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["decoders", "prior"], "steps": 6, "learning_rate": 0.01, "warmup": 2},
+        {"train": ["codes"], **STEP},
+        {"train": ["decoders", "prior"], "steps": 2, "learning_rate": 0.01},
     ],
 }
 
@@ -101,11 +110,6 @@ def _quickly(eagerly, monkeypatch):
     """A few steps are quickest without a program, and pictures need one for each network; `whole_run`, which
     is made before this applies, has both."""
     monkeypatch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
-
-
-@pytest.fixture
-def compiled():
-    tf.config.run_functions_eagerly(False)
 
 
 def rows_of(folder):
@@ -169,10 +173,9 @@ def test_a_finished_run_is_not_trained_again(whole_run, data):
     np.testing.assert_array_equal(model.prior.last.kernel, expected.prior.last.kernel)
 
 
-def test_kill_9_in_the_middle_then_resume(whole_run, compiled, data, tmp_path):
-    _, expected = whole_run
+def test_kill_9_in_the_middle_then_resume(eager_run, data, tmp_path):
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps(RECIPE))
+    recipe.write_text(json.dumps(SHORT))
     command = [sys.executable, "-m", "haim_tf", "train", f"--config={recipe}", f"--data={data}"]
     command.append(f"--output={tmp_path / 'run'}")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -184,12 +187,12 @@ def test_kill_9_in_the_middle_then_resume(whole_run, compiled, data, tmp_path):
     process.wait()
     assert not (tmp_path / "run" / "preset").exists()
     model = training.train(training.read_recipe(recipe), data, tmp_path / "run", verbose=False)
-    for mine, other in zip(model.weights, expected.weights, strict=True):
+    for mine, other in zip(model.weights, eager_run.weights, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5, err_msg=mine.path)
 
 
 def test_training_in_stages_moves_only_what_the_stage_names(data, tmp_path):
-    recipe = training.read_recipe({**RECIPE, "stages": RECIPE["stages"][1:]})
+    recipe = training.read_recipe({**SHORT, "stages": SHORT["stages"][1:]})
     keras.utils.set_random_seed(recipe["seed"])
     fresh = haim_tf.HierarchicalModel(**recipe["model"])
     trained = training.train(recipe, data, tmp_path / "run", verbose=False)
@@ -217,17 +220,17 @@ def test_networks_first_trained_on_finished_codes_start_from_the_codebooks(
 ):
     seen = []
     monkeypatch.setattr(haim_tf.HierarchicalModel, "embed_by_codebooks", lambda self, *n: seen.append({*n}))
-    stages = [{"train": names, "steps": 3, "learning_rate": 0.01} for names in stages]
-    recipe = training.read_recipe({**RECIPE, "stages": stages})
+    stages = [{"train": names, **STEP} for names in stages]
+    recipe = training.read_recipe({**SHORT, "stages": stages})
     training.train(recipe, data, tmp_path / "run", verbose=False)
     assert seen == named
 
 
 def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
     stages = [
-        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["prior"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "crop": 4},
+        {"train": ["codes"], **STEP},
+        {"train": ["prior"], **STEP},
+        {"train": ["decoder_1"], **STEP, "crop": 4},
     ]
     seen, encoded = [], []
     losses = haim_tf.HierarchicalModel.losses_and_statistics
@@ -239,7 +242,7 @@ def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
     monkeypatch.setattr(code_cache, "_encode_all", lambda *args: encoded.append(1) or encode_all(*args))
-    recipe = training.read_recipe({**RECIPE, "stages": stages})
+    recipe = training.read_recipe({**SHORT, "stages": stages})
     training.train(recipe, data, tmp_path / "run", verbose=False)
     assert [s for s, _ in itertools.groupby(seen)] == [
         ((8, 8), None),
@@ -258,7 +261,7 @@ def test_decoders_learn_on_crops_and_kept_codes(data, tmp_path, monkeypatch):
 
 def test_a_flat_model_learns_on_crops(data, tmp_path, monkeypatch):
     model = {**RECIPE["model"], "levels": [], "prior": {"width": 8, "blocks": 2}}
-    stages = [{"train": ["prior"], "steps": 3, "learning_rate": 0.01, "crop": 4}]
+    stages = [{"train": ["prior"], **STEP, "crop": 4}]
     losses, seen = haim_tf.HierarchicalModel.losses_and_statistics, []
 
     def spy(self, images, *args, **kwargs):
@@ -267,7 +270,7 @@ def test_a_flat_model_learns_on_crops(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(haim_tf.HierarchicalModel, "losses_and_statistics", spy)
     training.train(
-        training.read_recipe({**RECIPE, "model": model, "stages": stages}),
+        training.read_recipe({**SHORT, "model": model, "stages": stages}),
         data,
         tmp_path / "run",
         verbose=False,
@@ -284,7 +287,7 @@ def test_crops_are_for_main_decoders(data, tmp_path, train):
 
 
 def test_turned_images_meet_their_own_codes_and_balance_is_told(data, tmp_path, monkeypatch):
-    recipe = training.read_recipe({**RECIPE, "turns": True, "balance": 0.5})
+    recipe = training.read_recipe({**SHORT, "turns": True, "balance": 0.5})
     batches, seen = haim_tf.data.Batches, []
 
     def spy(data, batch_size, **options):
@@ -322,9 +325,8 @@ def test_turns_and_balance_that_the_data_cannot_have_are_known_before_step_1(tmp
 
 
 def test_the_classes_of_the_data(data, tmp_path):
-    stage = {"train": ["prior"], "steps": 3, "learning_rate": 0.01}
     model = {**RECIPE["model"], "num_classes": "data"}
-    recipe = training.read_recipe({**RECIPE, "model": model, "stages": [stage]})
+    recipe = training.read_recipe({**SHORT, "model": model, "stages": [{"train": ["prior"], **STEP}]})
     names = with_names(data, tmp_path, ["a", "b", "c", "d"])
     for source, classes in ((data, 3), (names, 4)):
         folder = tmp_path / str(classes)
@@ -363,12 +365,11 @@ def test_the_zoo_recipes_own_path_in_smoke_mode(tmp_path):
 
 def test_a_recipe_runs_on_a_tfds_set_by_name_with_its_classes(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
-    stages = [{"train": ["codes"], "steps": 3, "learning_rate": 0.01}, *RECIPE["stages"][1:]]
     model = {**RECIPE["model"], "image_shape": [8, 8, 3], "num_classes": "data"}
-    change = {"model": model, "stages": stages, "turns": True, "balance": 0.5, "holdout": 4}
+    change = {"model": model, "turns": True, "balance": 0.5, "holdout": 4}
     with tfds.testing.mock_data(num_examples=20):  # Of random sizes, each with a label of its own.
         trained = training.train(
-            training.read_recipe({**RECIPE, **change}), "plant_village", tmp_path / "run", verbose=False
+            training.read_recipe({**SHORT, **change}), "plant_village", tmp_path / "run", verbose=False
         )
     assert trained.num_classes == 38 and trained.class_names[1] == "Apple___Black_rot"
     assert trained.image_shape == (8, 8, 3)
@@ -514,22 +515,23 @@ def test_a_preset_that_could_not_be_written_is_known_before_step_1(data, tmp_pat
 
 def test_one_training_at_a_time_in_a_folder(data, tmp_path):
     recipe, folder = training.read_recipe(RECIPE), tmp_path / "run"
-    holding = f"""
-import sys
-from haim_tf.training import RunFolder
-run = RunFolder({str(folder)!r}, {recipe!r})
-print("held", flush=True)
-sys.stdin.read()
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
+    heard, said = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            with training.RunFolder(folder, recipe):
+                os.write(said, b"held")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(said)
+    assert os.read(heard, 4) == b"held"
     with pytest.raises(ValueError, match="that no other training writes to, got .*run, where one is running"):
         training.train(recipe, data, folder, verbose=False)
     assert not (folder / "data.json").exists()
-    process.kill()
-    process.wait()
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    os.close(heard)
     training.RunFolder(folder, recipe).close()
     with training.RunFolder(folder, recipe):
         with pytest.raises(ValueError, match="where one is running"):
@@ -551,7 +553,7 @@ def test_a_run_s_folder_may_be_a_link_and_its_data_relative(data, tmp_path, monk
     (tmp_path / "run").symlink_to("far")
     monkeypatch.chdir(data.parent)
     monkeypatch.setenv("HOME", str(tmp_path))
-    recipe = training.read_recipe({**RECIPE, "stages": [{"steps": 3, "learning_rate": 0.01}]})
+    recipe = training.read_recipe({**SHORT, "stages": [STEP]})
     training.train(recipe, data.name, "~/run", verbose=False)
     assert (tmp_path / "run").is_symlink() and (tmp_path / "far" / "preset" / "model.weights.h5").exists()
     assert json.loads((tmp_path / "far" / "data.json").read_text())["source"] == str(data)
@@ -604,7 +606,8 @@ def test_crops_are_not_for_attention(data, tmp_path):
 
 
 def test_rare_codes_go_before_networks_learn(data, tmp_path, monkeypatch):
-    recipe = training.read_recipe({**RECIPE, "rare_codes_below": 0.9})
+    stages = [{**SHORT["stages"][0], "steps": 2}, SHORT["stages"][1]]
+    recipe = training.read_recipe({**SHORT, "stages": stages, "rare_codes_below": 0.9})
     saves, save = [], training.RunFolder.save
 
     def spy(self, model, stage, step, row=None):
@@ -627,9 +630,9 @@ def test_rare_codes_go_before_networks_learn(data, tmp_path, monkeypatch):
 
 def test_batch_sizes_and_averages_are_a_stage_s_own(data, tmp_path, monkeypatch):
     stages = [
-        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["prior"], "steps": 3, "learning_rate": 0.01, "batch_size": 16, "ema": 0.5},
-        {"train": ["decoder_1"], "steps": 3, "learning_rate": 0.01, "ema": None},
+        {"train": ["codes"], **STEP},
+        {"train": ["prior"], **STEP, "batch_size": 16, "ema": 0.5},
+        {"train": ["decoder_1"], **STEP, "ema": None},
     ]
     seen, compiled = [], []
     batches, compile_ = haim_tf.data.Batches, haim_tf.HierarchicalModel.compile
@@ -644,11 +647,11 @@ def test_batch_sizes_and_averages_are_a_stage_s_own(data, tmp_path, monkeypatch)
 
     monkeypatch.setattr(haim_tf.data, "Batches", spy)
     monkeypatch.setattr(haim_tf.HierarchicalModel, "compile", spy_compile)
-    training.train(training.read_recipe({**RECIPE, "stages": stages}), data, tmp_path / "run", verbose=False)
+    training.train(training.read_recipe({**SHORT, "stages": stages}), data, tmp_path / "run", verbose=False)
     assert seen == [8, 16, 8]
     assert compiled == [None, 0.5, None]
     metadata = json.loads((tmp_path / "run" / "preset" / "metadata.json").read_text())
-    assert metadata["training"]["images_seen"] == [24, 48, 24]
+    assert metadata["training"]["images_seen"] == [8, 16, 8]
 
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine(data, tmp_path, monkeypatch):
@@ -699,8 +702,8 @@ def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypa
         return {name: (len(calls) == 2) == (worse == "averaged") and 2.0 or 1.0 for name in found}
 
     monkeypatch.setattr(training.held_out.HeldOut, "figures", rigged)
-    stage = {"train": ["prior"], "steps": 3, "learning_rate": 0.05}
-    recipe = training.read_recipe({**RECIPE, "ema": 0.9, "stages": [stage]})
+    stage = {"train": ["prior"], "steps": 2, "learning_rate": 0.05}
+    recipe = training.read_recipe({**RECIPE, "interval": 2, "ema": 0.9, "stages": [stage]})
     model = training.train(recipe, data, tmp_path / "run", verbose=False)
     last, averaged = calls
     assert np.abs(last - averaged).max() > 0
@@ -709,11 +712,11 @@ def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypa
 
 def test_a_diverging_run_stops_with_its_last_finite_checkpoint(data, tmp_path):
     stages = [
-        {"train": ["codes"], "steps": 3, "learning_rate": 0.01},
-        {"train": ["decoder_1"], "steps": 3, "learning_rate": 1e18},
+        {"train": ["codes"], "steps": 2, "learning_rate": 0.01},
+        {"train": ["decoder_1"], "steps": 2, "learning_rate": 1e18},
     ]
-    recipe = training.read_recipe({**RECIPE, "ema": None, "clip_norm": None, "stages": stages})
-    with pytest.raises(ValueError, match="out of bounds in stage 2, by step 3.*lower learning_rate"):
+    recipe = training.read_recipe({**RECIPE, "interval": 2, "ema": None, "clip_norm": None, "stages": stages})
+    with pytest.raises(ValueError, match="out of bounds in stage 2, by step 2.*lower learning_rate"):
         training.train(recipe, data, tmp_path / "run", verbose=False)
     assert not (tmp_path / "run" / "preset").exists()
     with np.load(tmp_path / "run" / "checkpoint.npz") as saved:
@@ -746,8 +749,7 @@ def test_other_classes_than_the_recipe_s_are_refused_before_step_1(data, tmp_pat
 
 def test_an_unconditional_recipe_leaves_labels_out(data, tmp_path):
     model = {**RECIPE["model"], "num_classes": None}
-    stage = {"steps": 3, "learning_rate": 0.01}
-    recipe = training.read_recipe({**RECIPE, "model": model, "stages": [stage]})
+    recipe = training.read_recipe({**SHORT, "model": model, "stages": [STEP]})
     model = training.train(recipe, with_names(data, tmp_path, ["a", "b", "c"]), tmp_path / "run")
     assert model.num_classes is None and model.class_names is None
     assert "holdout_bits_per_dim_total" in rows_of(tmp_path / "run")[0]
