@@ -10,17 +10,22 @@ Parts:
 - naive: speed-up at 32x32, batch 1, over a sampler that runs a forward pass an element. Only some rows of
   the naive sampler are run; the rest is extrapolated (every pass costs the same).
 - bar: what the progress bar adds to sampling 64 images of fashion_mnist28 in four batches.
+- start: time from the start of Python to 16 samples of a zoo model: the first process of a machine, which
+  compiles, and later ones, which find its programs.
 - tfp: time a sample of `tfp.distributions.PixelCNN` and of a network with as many parameters, 32x32x3.
 """
 
 import multiprocessing
+import os
+import subprocess
 import sys
+import tempfile
 
 import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-PARTS = ["cost", "memory", "naive", "bar", "tfp"]
+PARTS = ["cost", "memory", "naive", "bar", "start", "tfp"]
 flags.DEFINE_multi_enum("parts", PARTS, PARTS, "What to measure.")
 flags.DEFINE_list("networks", ["pixels64", "codes16", "prior16"], "Networks of benchmarks/measuring.py.")
 flags.DEFINE_list("batch_sizes", ["1", "16", "64"], "Batch sizes.")
@@ -37,10 +42,10 @@ def main(argv):
     from haim_tf import files
 
     output = files.check_new_file(FLAGS.output) if FLAGS.output else None
-    measure = {"cost": cost, "memory": memory, "naive": naive, "bar": bar, "tfp": against_tfp}
+    measures = dict(zip(PARTS, (cost, memory, naive, bar, start, against_tfp), strict=True))
     results = {}
     for part in FLAGS.parts:
-        results[part] = measure[part]()
+        results[part] = measures[part]()
         print(f"\n{part}\n")
         measuring.print_table(results[part])
     if output:
@@ -175,6 +180,23 @@ def bar():
     return [
         {"with the bar, s": times["bar"], "without, s": times["none"], "ratio": times["bar"] / times["none"]}
     ]
+
+
+def start():
+    import measuring
+
+    program = "import sys, haim_tf; haim_tf.load(sys.argv[1]).sample(16)"
+    rows = []
+    for name in ("fashion_mnist28", "imagenet64"):
+        with tempfile.TemporaryDirectory() as home:
+            env = {**os.environ, "HAIM_TF_HOME": home, "HAIM_TF_PROGRAMS": "1"}
+
+            def run(command=(sys.executable, "-c", program, name), env=env):
+                subprocess.run(command, env=env, stderr=subprocess.DEVNULL, check=True)
+
+            first, *later = (measuring.seconds(run) for _ in range(1 + FLAGS.repeats))
+        rows.append({"model": name, "first process, s": first, "later ones, s": float(np.median(later))})
+    return rows
 
 
 def against_tfp():

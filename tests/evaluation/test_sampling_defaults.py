@@ -12,7 +12,7 @@ from haim_tf.evaluation import choose_sampling
 class Rigged:
     """A model whose images are the darker the farther its settings are from some best ones."""
 
-    num_levels, num_classes, takes_guidance = 2, 3, True
+    num_levels, num_classes, takes_guidance, image_shape = 2, 3, True, (2, 2, 1)
     class_names = None
     variables = ()
 

@@ -231,9 +231,9 @@ def test_a_flat_model_has_no_levels(flat):
 @pytest.mark.parametrize(
     "arguments,named",
     [
-        ({"num": 0}, "num must be a positive int, got 0"),
-        ({"num": 2.0}, "num must be a positive int, got 2.0"),
-        ({"num": True}, "num must be a positive int"),
+        ({"num": 0}, r"num must be an integer in 1\.\.\d+, got 0"),
+        ({"num": 2.0}, r"num must be an integer in 1\.\.\d+, got 2.0"),
+        ({"num": True}, "num must be an integer in 1"),
         ({"temperature": -0.1}, r"temperature must lie in 0\.0\.\.100\.0, got -0.1"),
         ({"temperature": np.nan}, "temperature must lie in"),
         ({"temperature": [1.0, 1.0, 1.0]}, "one number or 2 .*finest first, then the prior"),
