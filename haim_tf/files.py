@@ -61,7 +61,9 @@ def check_new_file(path: str | os.PathLike) -> Path:
         ValueError: it exists, or nothing can be written to its folder.
     """
     path = expanded(path)
-    if os.path.lexists(path) and (path.exists() or not path.is_symlink()):
+    with as_value_error(path):  # Where a folder above may not be entered.
+        exists = os.path.lexists(path) and (path.exists() or not path.is_symlink())
+    if exists:
         raise ValueError(f"{path} exists: name another file, or remove it")
     check_folder_above(path)
     return path
@@ -69,8 +71,10 @@ def check_new_file(path: str | os.PathLike) -> Path:
 
 def check_folder_above(path: Path) -> None:
     """A FileNotFoundError or ValueError unless a file or folder `path`, or what it links to, can be made."""
-    path = linked(path)
-    if not path.parent.is_dir():
+    with as_value_error(path):
+        path = linked(path)
+        found = path.parent.is_dir()
+    if not found:
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"cannot write {path}: no permission to write in {path.parent}")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from haim_tf import data
+from haim_tf import data, files
 from haim_tf.data import Batches, ImageData, in_order, load, read_image, save_grid
 from haim_tf.data.batches import num_symmetries, transformed
 
@@ -653,8 +653,11 @@ def test_what_may_not_be_read_or_written():
                     with pytest.raises(ValueError, match=f"{source}.*[Pp]ermission denied"):
                         load(folder / source)
                 if os.getuid() == 0:
+                    for sheet in ("sheet.png", "closed/sheet.png"):
+                        with pytest.raises(ValueError, match=f"{sheet}.*[Pp]ermission"):
+                            save_grid(random_images(2, 4, 4, 1), folder / sheet)
                     with pytest.raises(ValueError, match="sheet.png.*Permission denied"):
-                        save_grid(random_images(2, 4, 4, 1), folder / "sheet.png")
+                        files.check_new_file(folder / "closed" / "sheet.png")
         finally:
             (folder / "closed").chmod(0o755)
 
@@ -1172,7 +1175,7 @@ def test_arrays_folders_and_batches_work_without_tensorflow(tmp_path):
 import sys
 import keras
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
-from haim_tf import data
+from haim_tf import data, files
 assert data.Batches(data.load("x.npz"), 4)[0][0].shape == (4, 4, 4, 1)
 assert data.Batches(data.load("folder"), 4)[0].shape == (4, 4, 4, 1)
 try:
