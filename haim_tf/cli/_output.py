@@ -21,9 +21,9 @@ def check_sheet(path: str) -> Path:
     from haim_tf import files
 
     path = files.expanded(path)
+    files.check_folder_above(path)
     if path.suffix.lower() != ".png" or path.is_dir():
         raise ValueError(f"--output must be a file that ends in .png, got {path}")
-    files.check_folder_above(path)
     return path
 
 

@@ -48,9 +48,9 @@ def save_grid(
         )
     columns = require_int("columns", columns, low=1, optional=True)
     scale = require_int("scale", scale, low=1)
+    files.check_folder_above(path)
     if path.suffix.lower() != ".png" or path.is_dir():
         raise ValueError(f"path must be a file that ends in .png, got {path}")
-    files.check_folder_above(path)
 
     try:
         picture = _sheet(images, columns, captions, scale)
