@@ -72,6 +72,25 @@ def eagerly():
 
 
 @pytest.fixture
+def running():
+    """`running(function, eagerly)`: the function, during which TensorFlow's run step by step, or do not."""
+    import tensorflow as tf
+
+    def wrapped(function, eagerly):
+        def run(*arguments, **options):
+            before = tf.config.functions_run_eagerly()
+            tf.config.run_functions_eagerly(eagerly)
+            try:
+                return function(*arguments, **options)
+            finally:
+                tf.config.run_functions_eagerly(before)
+
+        return run
+
+    return wrapped
+
+
+@pytest.fixture
 def script(monkeypatch):
     """`script(path, *arguments)` runs one of the repository's scripts in this process, flags and all."""
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from absl import flags
 
 import haim_tf
@@ -25,25 +24,15 @@ def page(monkeypatch):
     return evidence_page
 
 
-def in_programs(draw):
-    """A drawing method with programs, where all else runs eagerly: a picture takes hundreds of steps."""
-
-    def drawn(*arguments, **options):
-        tf.config.run_functions_eagerly(False)
-        try:
-            return draw(*arguments, **options)
-        finally:
-            tf.config.run_functions_eagerly(True)
-
-    return drawn
-
-
-def test_smoke_mode_measures_resumes_and_writes_the_page(script, eagerly, tmp_path, monkeypatch, capsys):
+def test_smoke_mode_measures_resumes_and_writes_the_page(
+    script, eagerly, running, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     # Sheets of each training, for which every network's program would be made once more.
     monkeypatch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
     for name in ("sample", "decode"):
-        drawing = in_programs(getattr(haim_tf.HierarchicalModel, name))
+        # With programs: a picture takes hundreds of steps.
+        drawing = running(getattr(haim_tf.HierarchicalModel, name), eagerly=False)
         monkeypatch.setattr(haim_tf.HierarchicalModel, name, drawing)
     rng = np.random.default_rng(0)
     arrays = {}

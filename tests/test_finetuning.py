@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 import haim_tf
@@ -37,24 +36,13 @@ def code_of_the_page():
     return re.findall(r"```python\n(.*?)```", (ROOT / "docs/finetuning.md").read_text(), re.S)
 
 
-def eagerly_run(function):
-    def run(*arguments, **options):
-        tf.config.run_functions_eagerly(True)
-        try:
-            return function(*arguments, **options)
-        finally:
-            tf.config.run_functions_eagerly(False)
-
-    return run
-
-
-def test_the_few_lines_of_the_page(folder, monkeypatch):
+def test_the_few_lines_of_the_page(folder, running, monkeypatch):
     code = code_of_the_page()[0].replace('"imagenet32"', '"debug"')
     code = code.replace("output=", "smoke=True, output=")
     monkeypatch.chdir(folder)
     # A few steps, and no pictures of them.
     monkeypatch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
-    monkeypatch.setattr(training, "fine_tune", eagerly_run(training.fine_tune))
+    monkeypatch.setattr(training, "fine_tune", running(training.fine_tune, eagerly=True))
     exec(code, found := {})
     assert found["model"].class_names == [f"class{i}" for i in range(10)]
     assert haim_tf.load("runs/mine/preset").class_names == found["model"].class_names
