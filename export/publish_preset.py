@@ -43,8 +43,10 @@ flags.DEFINE_string(
 flags.DEFINE_string("split", "val", "Split of that data.")
 flags.DEFINE_integer("num", None, "Images to take, drawn at random; all by default.", lower_bound=1)
 flags.DEFINE_string("baseline", None, "A model without codes to compare with, given as --run is.")
-flags.DEFINE_string("score", None, "JSON file: benchmarks/classification_accuracy_score.py of the model.")
-flags.DEFINE_string("baseline_score", None, "JSON file: that of the baseline.")
+flags.DEFINE_list(
+    "score", None, "JSON files: benchmarks/classification_accuracy_score.py of the model, default first."
+)
+flags.DEFINE_list("baseline_score", None, "JSON files: those of the baseline.")
 flags.DEFINE_bool("label_posterior", False, "Measure the accuracy of labels by Bayes' rule as well.")
 flags.DEFINE_bool("random_weights", False, "With a config.json: random weights, for tests.")
 flags.DEFINE_integer("seed", 0, "Of what is drawn, shuffled and sampled.", lower_bound=0)

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def publish_preset(
     seed: int = 0,
     samples: int = 64,
     baseline: str | PathLike | None = None,
-    score: str | PathLike | None = None,
+    score: str | PathLike | Sequence[str | PathLike] | None = None,
     baseline_score: str | PathLike | None = None,
     label_posterior: bool = False,
     random_weights: bool = False,
@@ -59,7 +60,8 @@ def publish_preset(
         samples: images in samples.png.
         baseline: a model without codes, trained alike, given as `run` is: its bits/dim on the same images
             stand beside.
-        score, baseline_score: what benchmarks/classification_accuracy_score.py wrote of the two.
+        score, baseline_score: what benchmarks/classification_accuracy_score.py wrote of the two; several
+            files, such as those of default and of plain sampling, as a list.
         label_posterior: also measure how often the label is the most probable one by Bayes' rule, which
             costs a pass of the prior for each image and label.
         random_weights: with a `config.json`: random weights by `seed`, for tests, of a model that heeds all
@@ -102,8 +104,8 @@ def publish_preset(
     seed = require_int("seed", seed, low=0, high=MAX_SEED)
     samples = require_int("samples", samples, low=1)
     metrics = []
-    for path, whose in ((score, "samples"), (baseline_score, "samples of the model without codes")):
-        if path:
+    for paths, whose in ((score, "samples"), (baseline_score, "samples of the model without codes")):
+        for path in [paths] if isinstance(paths, (str, PathLike)) else paths or ():
             metrics += _read_score(path, whose)
     images = haim_tf.data.load(data, split, image_shape=model.image_shape) if data else None
     flat = read_run(files.expanded(baseline))[0] if baseline else None

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from haim_tf.models import HierarchicalModel
 
+# From how many bytes on an array is compressed, and how: all numbers' first bytes, all second ones, ...
+SMALL = 4096
+COMPRESSION = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 # More than enough in a file for a variable's name and a number.
 BYTES_A_NAME = 4096
 
@@ -43,7 +46,7 @@ def check(path: str | os.PathLike, wanted: str | None) -> None:
 
 
 def write(model: HierarchicalModel, path: Path, precision: Literal["float32", "float16"]) -> None:
-    """Keras' weights file without the optimizer's state, in the compact layout of HDF5 1.8.
+    """Keras' weights file without the optimizer's state, compressed, in the compact layout of HDF5 1.8.
 
     The same weights give the same bytes: neither the time is in it nor names that Keras made up.
 
@@ -144,7 +147,8 @@ def _as_hdf5(arrays):
                 if str(group) not in file:
                     name_of_group = str(group).encode()
                     h5py.h5g.create(file.id, name_of_group, gcpl=timeless[h5py.h5p.GROUP_CREATE])
-            file.create_dataset(name, data=array, track_times=False)
+            how = {**COMPRESSION, "chunks": array.shape} if array.nbytes >= SMALL else {}
+            file.create_dataset(name, data=array, track_times=False, **how)
     return content.getvalue()
 
 

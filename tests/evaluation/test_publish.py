@@ -156,12 +156,14 @@ def test_samples_as_the_model_samples_and_plain_ones_beside_them(trained, tmp_pa
     (tmp_path / "score.json").write_text(json.dumps({**SCORE, "sampling": model.sampling_defaults}))
     chosen = {"split": "train", "images": 3, "samples": 2, "draws": [{"distance": 1.0}]}
     presets.rewrite_metadata(folder, {"sampling_chosen": chosen})
-    again = publish(folder, tmp_path / "again4", samples=2, score=tmp_path / "score.json")
+    (tmp_path / "plain.json").write_text(json.dumps(SCORE))
+    scores = [tmp_path / "score.json", tmp_path / "plain.json"]
+    again = publish(folder, tmp_path / "again4", samples=2, score=scores)
     assert presets.read(again)[1]["sampling"] == sampling
     assert presets.read(again)[1]["sampling_chosen"] == chosen
-    assert (
-        "trained on 4,000 samples (temperature 0.5, top_p 0.9) | 0.2500" in (again / "README.md").read_text()
-    )
+    card = (again / "README.md").read_text()
+    default = card.index("trained on 4,000 samples (temperature 0.5, top_p 0.9) | 0.2500")
+    assert default < card.index("trained on 4,000 samples | 0.2500")
 
 
 def test_classes_that_are_shown_and_guidance(noise_for_samples, tmp_path):

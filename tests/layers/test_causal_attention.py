@@ -2,6 +2,7 @@
 
 import hypothesis
 import hypothesis.strategies as st
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,6 +25,17 @@ def run_incrementally(layer, inputs, growing=False):
         output, cache = layer.step(cache, x, index)
         outputs.append(output)
     return np.stack(outputs, axis=1).reshape(inputs.shape)
+
+
+def test_no_fused_kernel_is_asked_for(monkeypatch):
+    """JAX has one for NVIDIA's GPUs, which takes some counts of positions and refuses others, such as 49."""
+    attention, asked = keras.ops.dot_product_attention, []
+    monkeypatch.setattr(
+        "haim_tf.layers.causal_attention.ops.dot_product_attention",
+        lambda *args, **kwargs: asked.append(kwargs["flash_attention"]) or attention(*args, **kwargs),
+    )
+    CausalAttention2D(heads=2, key_dim=3)(normal(1, 7, 7, 5))
+    assert asked == [False]
 
 
 def test_equals_numpy():
