@@ -46,11 +46,8 @@ def test_a_file_is_smaller_than_its_numbers(tmp_path):
     level = {"downsampling": 2, "codebook_size": 64, "code_dim": 8, "width": 32, "blocks": 1}
     network = {"width": 48, "blocks": 2}
     model = haim_tf.HierarchicalModel((8, 8, 3), [{**level, "decoder": network}], network)
-    for precision, bytes_a_number in (("float32", 4), ("float16", 2)):
-        weights_file.write(model, path := tmp_path / f"{precision}.weights.h5", precision)
-        numbers = bytes_a_number * sum(p.count_params() for p in (*model.decoders, model.prior))
-        numbers += 4 * model.autoencoders[0].count_params()
-        assert path.stat().st_size < numbers, precision
+    weights_file.write(model, path := tmp_path / "model.weights.h5", "float32")
+    assert path.stat().st_size < 0.95 * 4 * model.count_params()
 
 
 @pytest.mark.parametrize("name", ["debug", *haim_tf.list_models(pretrained=True)])
