@@ -4,6 +4,8 @@ It is written to the next version folder of the output folder: 1, 2, ... `saved_
 its signatures; haim_tf.saved_model.export documents them.
 """
 
+import os
+
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -43,4 +45,4 @@ def main(argv: list[str]) -> None:
         xla=FLAGS.xla,
         name=FLAGS.name,
     )
-    print(f"{FLAGS.model} in {version}")
+    print(f"{FLAGS.model} in {os.path.join(FLAGS.output, version.name)}")

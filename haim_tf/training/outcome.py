@@ -45,6 +45,7 @@ def run_metadata(
         drawn["classes"] = f"drawn more evenly: an image of a class of n by n ** -{recipe['balance']:g}"
     known = provenance(model)
     metadata = {
+        "name": run.folder.name,
         "pretrained": known["pretrained"] if "from" in recipe else True,
         "dataset": known.get("dataset") or {"name": images.name},
         "training": {

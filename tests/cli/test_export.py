@@ -10,12 +10,13 @@ def test_version_after_version(run, tmp_path, monkeypatch):
 
     # What is in the signatures is tested where they are made; tracing them takes its time.
     monkeypatch.setattr(saved_model.Program, "signatures", lambda self: {})
-    flags = ("--model=debug", f"--output={tmp_path / 'models/debug'}")
-    assert run("export", *flags) == (0, f"debug in {tmp_path / 'models/debug/1'}\n", "")
+    monkeypatch.chdir(tmp_path)
+    flags = ("--model=debug", "--output=models/debug")
+    assert run("export", *flags) == (0, "debug in models/debug/1\n", "")
     code, output, _ = run(
         "export", *flags, "--dtype=float16", "--batch_sizes=4, 1", "--name=noise", "--noxla"
     )
-    assert (code, output) == (0, f"debug in {tmp_path / 'models/debug/2'}\n")
+    assert (code, output) == (0, "debug in models/debug/2\n")
     description = json.loads((tmp_path / "models/debug/2/assets.extra/haim_tf.json").read_text())
     assert description["name"] == "noise" and description["batch_sizes"] == [1, 4]
     assert description["dtype"] == "float16" and description["xla"] is False

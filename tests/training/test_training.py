@@ -134,6 +134,9 @@ def test_a_run_leaves_a_preset_a_log_and_pictures(whole_run, data):
     np.testing.assert_allclose(parts[0] + parts[1], parts[2], rtol=1e-6)
     metadata = json.loads((folder / "preset" / "metadata.json").read_text())
     assert metadata["pretrained"] and metadata["training"]["images_seen"] == [48, 72]
+    # Called after the run, not after the preset's folder in it.
+    assert metadata["name"] == folder.name
+    assert (folder / "preset" / "README.md").read_text().startswith(f"# {folder.name}\n")
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
