@@ -91,7 +91,8 @@ def _introduction(config, metadata):
     summary = (
         f"{kind} hierarchical autoregressive model with auxiliary decoders (De Fauw, Dieleman, Simonyan "
         f"2019, arXiv 1903.04933) of {height}x{width} images with {channels} "
-        f"channel{'s' if channels > 1 else ''}; {len(config['levels'])} levels of codes, "
+        f"channel{'s' if channels > 1 else ''}; {len(config['levels'])} "
+        f"level{'' if len(config['levels']) == 1 else 's'} of codes, "
         f"{metadata['parameters']:,} parameters."
     )
     return [*lines, summary]
