@@ -226,7 +226,8 @@ def test_incremental_equals_parallel_for_every_network_of_the_zoo(name):
         conditioning = make_conditioning(network, 2, height, width)
         parallel = tf.function(network, autograph=False)(tf.constant(x), **conditioning)
         stepped = run_incrementally(network, x, **conditioning)
-        np.testing.assert_allclose(stepped, parallel, rtol=1e-5, atol=1e-5)
+        # Sums over 128 channels and more, in another order.
+        np.testing.assert_allclose(stepped, parallel, rtol=1e-5, atol=3e-5)
 
 
 @pytest.mark.parametrize("conditioning", [{"codebook_size": 4, "num_classes": 2}, {}])
