@@ -33,7 +33,7 @@ def publish_preset(
     samples: int = 64,
     baseline: str | PathLike | None = None,
     score: str | PathLike | Sequence[str | PathLike] | None = None,
-    baseline_score: str | PathLike | None = None,
+    baseline_score: str | PathLike | Sequence[str | PathLike] | None = None,
     label_posterior: bool = False,
     random_weights: bool = False,
 ) -> Path:
