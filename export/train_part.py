@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
@@ -45,8 +46,6 @@ flags.DEFINE_float(
 flags.DEFINE_integer("chunk", 50, "Steps of one program.", lower_bound=1)
 flags.DEFINE_string("output", None, "An .npz file; with --join the folder of the run.", required=True)
 
-# Held-out images at once.
-AT_ONCE = 32
 # Between two looks at the held-out images, at each of which the output is written.
 SAVE_SECONDS = 60
 
@@ -86,7 +85,6 @@ def read():
 @functools.cache
 def code_weights():
     """Weights of the encoders, codebooks and auxiliary decoders by part, and the codebooks' sizes."""
-    import numpy as np
 
     from haim_tf import presets
 
@@ -102,8 +100,6 @@ def code_weights():
 
 
 def weights_of(model, part):
-    import numpy as np
-
     return [np.asarray(weight) for weight in model.parts[part].weights]
 
 
@@ -155,11 +151,11 @@ class Part:
     def __init__(self, recipe, kept, held, codes):
         import jax
         import jax.numpy as jnp
-        import numpy as np
 
         from haim_tf.data import Batches
         from haim_tf.data.batches import num_symmetries, transformed
-        from haim_tf.training.optimizer import AveragingAdam
+        from haim_tf.training.held_out import HeldOut
+        from haim_tf.training.optimizer import stage_optimizer
         from haim_tf.training.stage_parts import fresh_networks, trained_parts, trains_codes
 
         self.recipe, self.kept, self.stage = recipe, kept, recipe["stages"][FLAGS.stage - 1]
@@ -175,15 +171,16 @@ class Part:
         model.freeze(*(set(model.parts) - set(self.trained)))
         if codes is not None:
             model.embed_by_codebooks(*fresh_networks(model, recipe, FLAGS.stage - 1))
-        ema = None if self.makes_codes else self.stage["ema"]
-        self.optimizer = AveragingAdam(
-            self.stage["learning_rate"], beta_2=0.99, use_ema=ema is not None, ema_momentum=ema or 0.0
-        )
+        planned = stage_optimizer(self.stage, self.makes_codes)
+        # Its schedule, of which --seconds may leave something out, gives each step its rate.
+        self.schedule = jax.vmap(planned._learning_rate)
+        given = {**planned.get_config(), "learning_rate": self.stage["learning_rate"]}
+        self.optimizer = type(planned).from_config(given)
         model.compile(self.optimizer, clip_norm=recipe["clip_norm"])
         self.optimizer.build(model.trainable_variables)
         places = {id(v): i for i, v in enumerate(self.optimizer.variables)}
         self.rate_at = places[id(self.optimizer._learning_rate)]
-        averages = self.optimizer._model_variables_moving_average if ema is not None else ()
+        averages = self.optimizer._model_variables_moving_average if self.optimizer.use_ema else ()
         self.averages_at = [places[id(v)] for v in averages]
         self.num_parameters = sum(model.parts[name].count_params() for name in self.trained)
 
@@ -216,28 +213,23 @@ class Part:
             "labels": None if model.num_classes is None else jnp.asarray(kept.labels.astype("int32")),
         }
         self.data["images"] = self.data["images"].reshape(-1, height * width, channels)
-        self.watched = self._watched(held, None if codes is None else len(codes))
+        self.watched = HeldOut(model, held, set(self.trained))
         self.program = jax.jit(self._program, donate_argnums=0)
-        self.look = jax.jit(self._look)
 
     def plan(self, step):
-        """Which images, symmetries and corners the next chunk of batches has, as `Batches` draws them."""
-        import numpy as np
-
-        batches, plan = self.batches, {"image": [], "symmetry": [], "corner": []}
-        for now in range(batches.start_step + step, batches.start_step + step + FLAGS.chunk):
-            symmetry, corner = (np.random.default_rng((batches.seed, number, now)) for number in (1, 2))
-            plan["image"].append(batches._image_indices(now))
-            plan["symmetry"].append(batches._symmetries(symmetry) + np.zeros(batches.batch_size, int))
-            plan["corner"].append(
-                batches._corners(corner) if batches.crop else np.zeros((batches.batch_size, 2))
-            )
+        """Which images, symmetries and corners the batches of the next chunk have, int32 (chunk, B, ...)."""
+        drawn = [self.batches.drawn(step + i) for i in range(FLAGS.chunk)]
+        image, symmetry, corner = zip(*drawn, strict=True)
+        plan = {"image": image, "symmetry": symmetry}
+        if self.batches.crop:
+            plan["corner"] = corner
         return {name: np.stack(values).astype("int32") for name, values in plan.items()}
 
     def _batch(self, data, plan):
         import jax.numpy as jnp
 
-        image, symmetry, corner = plan["image"], plan["symmetry"], plan["corner"]
+        image, symmetry = plan["image"], plan["symmetry"]
+        corner = plan.get("corner", jnp.zeros((len(image), 2), "int32"))
         height, width = self.side
         if self.reads_pixels:
             rows = corner[:, :1] + jnp.arange(height)
@@ -274,54 +266,15 @@ class Part:
         state, losses = jax.lax.scan(step, tuple(state), {**plan, "rate": rates})
         return (*state, metrics), losses
 
-    def _watched(self, held, levels):
-        """Held-out images with their codes and labels, in groups."""
-        import jax
-        import numpy as np
-
-        from haim_tf.training.held_out import WATCHED
-
-        rows = np.arange(max(len(held) - WATCHED, 0), len(held))
-        batch = {"images": np.asarray(held.images[rows])}
-        if levels is not None:
-            codes = build(self.recipe, "float32").encode(batch["images"])[:levels]
-            batch["codes"] = tuple(np.asarray(level) for level in codes)
-        if self.model.num_classes:
-            batch["labels"] = held.labels[rows].astype("int32")
-        size = min(len(rows), AT_ONCE)
-        groups = len(rows) // size
-        return jax.tree.map(lambda x: x[: groups * size].reshape(groups, size, *x.shape[1:]), batch)
-
-    def _look(self, trainable, others, watched):
-        """The trained parts' losses on held-out images."""
-        import jax
-        import jax.numpy as jnp
-        import keras
-
-        def one(batch):
-            variables = [*self.model.trainable_variables, *self.model.non_trainable_variables]
-            mapping = list(zip(variables, [*trainable, *others], strict=True))
-            with keras.StatelessScope(state_mapping=mapping):
-                losses, _ = self.model.losses_and_statistics(**batch, training=False)
-            return jnp.stack([losses[name] for name in self.trained])
-
-        return jnp.mean(jax.lax.map(one, watched), axis=0)
-
     def figures(self, trainable, others):
-        """Held-out figures by the names that `haim_tf train` logs."""
-        losses = [float(x) for x in self.look(trainable, others, self.watched)]
-        if self.makes_codes:
-            return {f"holdout_loss_{name}": x for name, x in zip(self.trained, losses, strict=True)}
-        model, number = self.model, 0 if self.name == "prior" else int(self.name.rpartition("_")[2])
-        grid = model.grid_shapes[-1 if number == 0 else number - 1]
-        dimensions = math.prod(model.image_shape)
-        elements = dimensions if self.reads_pixels else math.prod(grid)
-        name = f"level_{number}" if number else "prior"
-        return {f"holdout_bits_per_dim_{name}": losses[0] * elements / (dimensions * math.log(2.0))}
+        """Held-out figures as `haim_tf train` logs them, of the model with these values."""
+        variables = [*self.model.trainable_variables, *self.model.non_trainable_variables]
+        for variable, value in zip(variables, [*trainable, *others], strict=True):
+            variable.assign(np.asarray(value))
+        return self.watched.figures(self.model)
 
     def train(self, output):
         import jax.numpy as jnp
-        import numpy as np
 
         from haim_tf import progress
 
@@ -367,19 +320,15 @@ class Part:
                 break
 
     def rates(self, steps, spent):
-        """Learning rates of these steps, float32: those of `training.optimizer`, or further along its cosine
-        where more of the time is spent than of the steps."""
-        import numpy as np
-
-        warm_up, peak = self.stage["warmup"], self.stage["learning_rate"]
-        share = np.clip((steps - warm_up) / max(self.stage["steps"] - warm_up, 1), spent, 1.0)
-        cosine = peak * (0.01 + 0.99 * 0.5 * (1.0 + np.cos(np.pi * share)))
-        return np.where(steps < warm_up, peak * steps / max(warm_up, 1), cosine).astype("float32")
+        """Learning rates of these steps: the stage's own, or those of later steps where more of the time is
+        spent than of the steps."""
+        warm_up, total = self.stage["warmup"], self.stage["steps"]
+        later = np.maximum(steps, warm_up + spent * (total - warm_up))
+        return self.schedule(np.where(steps < warm_up, steps, later).astype("float32"))
 
     def save(self, output, state, rows, done, final):
         """Writes the better of the averaged and the last weights; returns the held-out figures."""
         import jax
-        import numpy as np
 
         from haim_tf.files import write_arrays
 
@@ -390,7 +339,7 @@ class Part:
         best = min(range(len(found)), key=lambda i: sum(found[i].values()))
         if self.makes_codes:
             if final:
-                self.save_codes(output, state, rows, done)
+                self.save_codes(output, rows, done)
             return found[0]
         meta = {
             "part": self.name,
@@ -403,22 +352,16 @@ class Part:
         write_arrays(output, {"meta": np.array(json.dumps(meta)), **weights})
         return found[best]
 
-    def save_codes(self, output, state, rows, done):
+    def save_codes(self, output, rows, done):
         """Writes the codes, rare ones dropped where the recipe says so."""
         import jax
-        import numpy as np
 
         from haim_tf.files import write_arrays
-        from haim_tf.models import without_rare_codes
-        from haim_tf.training.stages import RARE_CODES_IMAGES
+        from haim_tf.training.stages import prune
 
-        model = self.model
-        variables = [*model.trainable_variables, *model.non_trainable_variables]
-        for variable, value in zip(variables, [*state[0], *state[1]], strict=True):
-            variable.assign(value)
+        model = self.model  # Which has the state's values, for the figures.
         if self.recipe["rare_codes_below"]:
-            places = np.linspace(0, len(self.kept) - 1, min(len(self.kept), RARE_CODES_IMAGES)).astype(int)
-            model = without_rare_codes(model, self.kept.images[places], self.recipe["rare_codes_below"])
+            model = prune(model, self.recipe, self.kept)
         parts = {name: weights_of(model, name) for name in model.parts_named(["codes"])}
         meta = {"part": "codes", "stage": FLAGS.stage, "steps": done, "batch_size": self.stage["batch_size"]}
         meta |= {"rows": rows, "device": jax.devices()[0].device_kind, "final": True}
@@ -432,11 +375,10 @@ class Part:
 
 def join():
     """Puts parts into a run folder, finished but for its preset, and has `train` write that."""
-    import numpy as np
 
     from haim_tf import training
     from haim_tf.training.recipe import check_recipe
-    from haim_tf.training.whole_run import _source_name
+    from haim_tf.training.whole_run import source_name
 
     recipe, images = read()
     rows, found = [], {}
@@ -459,7 +401,7 @@ def join():
         for variable, value in zip(model.parts[part].trainable_variables, weights, strict=True):
             variable.assign(value)
     check_recipe(recipe, model, images)
-    known = {"source": _source_name(FLAGS.data), "split": FLAGS.split, **images.fingerprint()}
+    known = {"source": source_name(FLAGS.data), "split": FLAGS.split, **images.fingerprint()}
     with training.RunFolder(FLAGS.output, recipe, data=known) as run:
         run.rows = sorted(rows, key=lambda row: (row["stage"], row["step"]))
         run.save(model, len(recipe["stages"]), 0)

@@ -135,22 +135,33 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple | dict | np.ndarray:
         if index < 0 or (self.steps is not None and index >= self.steps):
             raise IndexError(f"Batch {index} of {self.steps or 'an endless number of'} batches.")
-        step = self.start_step + index
-        chosen = self._image_indices(step)[self._own]
+        chosen, symmetry, corner = self.drawn(index)
         images = np.asarray(self.data.images[chosen])
-        symmetry = self._symmetries(np.random.default_rng((self.seed, 1, step)))
         for number in set(symmetry.tolist()) - {0}:
             images[symmetry == number] = transformed(images[symmetry == number], number, self.flip)
         x = images if self.crop is None and self.codes is None else {"images": images}
         if self.codes is not None:
             x["codes"] = tuple(codes[symmetry, chosen] for codes in self.codes)
         if self.crop is not None:
-            corner = self._corners(np.random.default_rng((self.seed, 2, step)))
             places = [(slice(y, y + self.crop), slice(x, x + self.crop)) for y, x in corner]
             x["images"] = np.stack([image[place] for image, place in zip(images, places, strict=True)])
             if self.codes is not None:
                 x["corner"] = corner
         return (x, self.data.labels[chosen]) if self.labels else x
+
+    def drawn(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What batch `index` is made of: the images' rows in the data, int (B,); what each goes through, a
+        number as `transformed` takes it, int (B,); with `crop` its first row and column, int32 (B, 2).
+
+        Example:
+            >>> data = ImageData(np.zeros((10, 8, 8, 1), "uint8"))
+            >>> Batches(data, batch_size=4, shuffle=False).drawn(1)
+            (array([4, 5, 6, 7]), array([0, 0, 0, 0]), None)
+        """
+        step = self.start_step + index
+        symmetry = self._symmetries(np.random.default_rng((self.seed, 1, step)))
+        corner = None if self.crop is None else self._corners(np.random.default_rng((self.seed, 2, step)))
+        return self._image_indices(step)[self._own], symmetry, corner
 
     def _symmetries(self, rng):
         """What each image goes through, a number as `transformed` takes it, int (B,)."""

@@ -96,7 +96,7 @@ def train_stage(
     elif watched and model.optimizer.use_ema:
         _keep_the_better(model, watched, run, number, verbose)
     if recipe["rare_codes_below"] and codes_are_final(model, recipe, number):
-        model = _prune(model, recipe, kept, verbose)
+        model = prune(model, recipe, kept, verbose)
     run.save(model, number + 1, 0)
     if run.writes:
         shown, step = kept if held is None else held, first_step + stage["steps"]
@@ -133,8 +133,10 @@ def _keep_the_better(model, watched, run, number, verbose):
         progress.tell(f"stage {number + 1} done; averaging weights: {text}; the {better} ones are kept")
 
 
-def _prune(model, recipe, kept, verbose):
-    """The model without its rare codes, in the recipe's precision."""
+def prune(
+    model: HierarchicalModel, recipe: Recipe, kept: ImageData, verbose: bool = True
+) -> HierarchicalModel:
+    """The model without codes rarer on `kept` than the recipe's `rare_codes_below`, in its precision."""
     typical = kept.images[np.linspace(0, len(kept) - 1, min(len(kept), RARE_CODES_IMAGES)).astype(int)]
     smaller = without_rare_codes(model, typical, recipe["rare_codes_below"])
     if verbose:

@@ -90,7 +90,7 @@ def train_on(
     check_recipe(recipe, model, images)
     strategies.check_batch_sizes(strategy, [stage["batch_size"] for stage in recipe["stages"]])
     strategies.check_stops(strategy, recipe["stages"])
-    known = {"source": _source_name(source), "split": split, **images.fingerprint()}
+    known = {"source": source_name(source), "split": split, **images.fingerprint()}
     with RunFolder(output, recipe, resume, writes=strategies.is_chief(strategy), data=known) as run:
         # What is written last is known to be writable first.
         if run.writes:
@@ -112,7 +112,7 @@ def _model(recipe):
         raise ValueError(f"a recipe's model must be arguments of HierarchicalModel: {error}") from error
 
 
-def _source_name(source):
+def source_name(source: str | os.PathLike) -> str:
     """A source as it can be found from any folder: a path absolute, the name of a TFDS data set as it is."""
     path = files.absolute(source)
     return haim_data.printable(str(path if path.exists() else source))
