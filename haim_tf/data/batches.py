@@ -151,7 +151,7 @@ class Batches(keras.utils.PyDataset):
 
     def drawn(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """What batch `index` is made of: the images' rows in the data, int (B,); what each goes through, a
-        number as `transformed` takes it, int (B,); with `crop` its first row and column, int32 (B, 2).
+        number as `transformed` takes it, int (B,); with `crop` the crop's first row and column, int32 (B, 2).
 
         Example:
             >>> data = ImageData(np.zeros((10, 8, 8, 1), "uint8"))
