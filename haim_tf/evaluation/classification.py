@@ -13,13 +13,15 @@ from haim_tf.data import Batches, ImageData, in_order
 
 # What three poolings leave something of.
 SMALLEST_SIDE = 8
+# Of the shorter side; a class shows in so many pixels.
+LARGEST_SIDE = 64
 
 
 def small_classifier(image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
-    """A plain convolutional classifier of about 100,000 parameters, for images of 28x28 to 64x64.
+    """A plain convolutional classifier of about 100,000 parameters, for images of 8 to 64 pixels a side.
 
-    Four 3x3 convolutions (32, 64, 64, 64), the first three each followed by 2x2 max pooling; the mean over
-    positions; one dense layer.
+    Larger ones are averaged over 2x2 pixels until the shorter side has 64 or fewer. Four 3x3 convolutions (32,
+    64, 64, 64), the first three each followed by 2x2 max pooling; the mean over positions; one dense layer.
 
     Args:
         image_shape: `(H, W, C)`.
@@ -40,6 +42,8 @@ def small_classifier(image_shape: tuple[int, int, int], num_classes: int) -> ker
         raise ValueError(f"images must be of at least {SMALLEST_SIDE} pixels a side, got {image_shape}")
     images = keras.Input(image_shape)
     hidden = layers.Rescaling(1 / 127.5, offset=-1)(images)
+    while min(hidden.shape[1:3]) > LARGEST_SIDE:
+        hidden = layers.AveragePooling2D(2)(hidden)
     for width in (32, 64, 64):
         hidden = layers.Conv2D(width, 3, padding="same", activation="relu")(hidden)
         hidden = layers.MaxPooling2D()(hidden)

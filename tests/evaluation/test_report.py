@@ -237,6 +237,15 @@ def test_small_classifier():
         assert network(np.zeros((2, *shape), "uint8")).shape == (2, 10)
 
 
+def test_a_larger_image_is_classified_by_its_means():
+    images = np.random.default_rng(0).integers(0, 256, (2, 128, 192, 3)).astype("uint8")
+    large = evaluation.small_classifier((128, 192, 3), 10)
+    small = evaluation.small_classifier((64, 96, 3), 10)
+    small.set_weights(large.get_weights())
+    means = images.reshape(2, 64, 2, 96, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(large(images), small(means), rtol=1e-4, atol=1e-5)
+
+
 def squares(count, seed, size=12):
     """Images of two classes: bright above or bright below, on noise."""
     rng = np.random.default_rng(seed)
