@@ -38,12 +38,18 @@ gc.set_threshold(20_000, 10, 10)
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+    from tensorflow.python.ops import gen_resource_variable_ops
     from tensorflow.python.util import tf_stack
 
     # Graphs of one or two steps are not worth rewriting, nor their nodes the stack that each was made in.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     no_stack = tf_stack.extract_stack()
     tf_stack.extract_stack = lambda stacklevel=1: no_stack
+    # A handle with its variable's name has a kernel of its own, which takes longer to make than all the rest.
+    make_handle = gen_resource_variable_ops.var_handle_op
+    gen_resource_variable_ops.var_handle_op = lambda *args, debug_name="", **other: make_handle(
+        *args, **other
+    )
 
 collect_ignore = [] if keras.backend.backend() == "jax" else ["jax"]
 

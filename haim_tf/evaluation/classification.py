@@ -20,8 +20,9 @@ LARGEST_SIDE = 64
 def small_classifier(image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     """A plain convolutional classifier of about 100,000 parameters, for images of 8 to 64 pixels a side.
 
-    Larger ones are averaged over 2x2 pixels until the shorter side has 64 or fewer. Four 3x3 convolutions (32,
-    64, 64, 64), the first three each followed by 2x2 max pooling; the mean over positions; one dense layer.
+    Larger ones are averaged over 2x2 pixels until the shorter side has 64 or fewer. Four 3x3 convolutions
+    (32, 64, 64, 64), the first three each followed by 2x2 max pooling; the mean over positions; one dense
+    layer.
 
     Args:
         image_shape: `(H, W, C)`.
