@@ -7,6 +7,8 @@ Parts:
 - cost: time of sampling a batch and of one forward pass (`PixelCNN.call`, compiled, with or without XLA,
   whichever is faster), alternating in one process, medians; and the first call's time (compilation).
 - memory: peak resident memory of a process that only samples 64 images of 64x64.
+- models: 16 samples of zoo models, in forward passes of all of their networks, plain (temperature 1 and no
+  guidance, which runs the prior twice) and as the model samples; and the peak memory of a process that does.
 - naive: speed-up at 32x32, batch 1, over a sampler that runs a forward pass an element. Only some rows of
   the naive sampler are run; the rest is extrapolated (every pass costs the same).
 - bar: what the progress bar adds to sampling 64 images of fashion_mnist28 in four batches.
@@ -25,9 +27,12 @@ import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-PARTS = ["cost", "memory", "naive", "bar", "start", "tfp"]
+PARTS = ["cost", "memory", "models", "naive", "bar", "start", "tfp"]
+PLAIN = {"temperature": 1.0, "top_p": 1.0}
+SAMPLES = 16
 flags.DEFINE_multi_enum("parts", PARTS, PARTS, "What to measure.")
 flags.DEFINE_list("networks", ["pixels64", "codes16", "prior16"], "Networks of benchmarks/measuring.py.")
+flags.DEFINE_list("models", ["fashion_mnist28", "imagenet64"], "Zoo models, of the parts models and start.")
 flags.DEFINE_list("batch_sizes", ["1", "16", "64"], "Batch sizes.")
 flags.DEFINE_integer("repeats", 5, "Runs whose median is taken.", lower_bound=1)
 flags.DEFINE_integer("naive_rows", 2, "Rows of the naive sampler that are run.", lower_bound=1)
@@ -42,7 +47,7 @@ def main(argv):
     from haim_tf import files
 
     output = files.check_new_file(FLAGS.output) if FLAGS.output else None
-    measures = dict(zip(PARTS, (cost, memory, naive, bar, start, against_tfp), strict=True))
+    measures = dict(zip(PARTS, (cost, memory, models, naive, bar, start, against_tfp), strict=True))
     results = {}
     for part in FLAGS.parts:
         results[part] = measures[part]()
@@ -124,6 +129,50 @@ def _sample_once(name, batch_size):
     }
 
 
+def models():
+    import measuring
+
+    import haim_tf
+
+    rows = []
+    for name in FLAGS.models:
+        model = haim_tf.load(name)
+        plain = PLAIN | ({"guidance": 1.0} if model.takes_guidance else {})
+        calls = {
+            "plain": lambda model=model, plain=plain: model.sample(SAMPLES, **plain),
+            "default": lambda model=model: model.sample(SAMPLES),
+        }
+        for index, network in enumerate(model.networks):
+            x, conditioning = measuring.make_inputs(network, model.grid_shapes[index], SAMPLES)
+            calls[f"forward {index}"] = forward_pass(network, x, conditioning)[0]
+        times = measuring.alternate(calls, FLAGS.repeats)
+        forward = sum(time for call, time in times.items() if call.startswith("forward"))
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peak = pool.apply(_sample_model, (name,))
+        rows.append(
+            {
+                "model": name,
+                "plain, s": times["plain"],
+                "forward passes, s": forward,
+                "ratio": times["plain"] / forward,
+                "default, s": times["default"],
+                "s/image": times["default"] / SAMPLES,
+                "peak MB": peak,
+            }
+        )
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def _sample_model(name):
+    import measuring
+
+    import haim_tf
+
+    haim_tf.load(name).sample(SAMPLES)
+    return measuring.peak_memory()
+
+
 def naive():
     import measuring
     import tensorflow as tf
@@ -185,13 +234,13 @@ def bar():
 def start():
     import measuring
 
-    program = "import sys, haim_tf; haim_tf.load(sys.argv[1]).sample(16)"
+    program = "import sys, haim_tf; haim_tf.load(sys.argv[1]).sample(int(sys.argv[2]))"
     rows = []
-    for name in ("fashion_mnist28", "imagenet64"):
+    for name in FLAGS.models:
         with tempfile.TemporaryDirectory() as home:
             env = {**os.environ, "HAIM_TF_HOME": home, "HAIM_TF_PROGRAMS": "1"}
 
-            def run(command=(sys.executable, "-c", program, name), env=env):
+            def run(command=(sys.executable, "-c", program, name, str(SAMPLES)), env=env):
                 subprocess.run(command, env=env, stderr=subprocess.DEVNULL, check=True)
 
             first, *later = (measuring.seconds(run) for _ in range(1 + FLAGS.repeats))
