@@ -17,7 +17,9 @@ longer ends by then, its learning rate brought down along the time; the run's re
 were made.
 """
 
+import contextlib
 import functools
+import hashlib
 import json
 import math
 import os
@@ -25,6 +27,7 @@ import queue
 import sys
 import threading
 import time
+import zipfile
 
 import numpy as np
 from absl import app, flags
@@ -73,7 +76,7 @@ def read():
     from haim_tf.training.recipe import read_recipe, with_classes_of
 
     recipe = read_recipe(FLAGS.config, variant=FLAGS.variant)
-    images = data.load(FLAGS.data, FLAGS.split)
+    images = data.load(FLAGS.data, FLAGS.split, image_shape=recipe["model"]["image_shape"])
     recipe = with_classes_of(recipe, images)
     if FLAGS.codes:
         _, sizes = code_weights()
@@ -92,11 +95,34 @@ def code_weights():
         model = presets.load(FLAGS.codes)
         parts = {name: weights_of(model, name) for name in model.parts_named(["codes"])}
         return parts, model.codebook_sizes
-    with np.load(FLAGS.codes) as saved:
-        meta, parts = json.loads(str(saved["meta"])), {}
+    with output_of(FLAGS.codes) as (meta, saved):
+        parts = {}
         for name, count in meta["parts"].items():
             parts[name] = [saved[f"{name}/{i}"] for i in range(count)]
-    return parts, meta["sizes"]
+        return parts, meta["sizes"]
+
+
+@contextlib.contextmanager
+def output_of(path):
+    """What a stage's output says of itself, and its arrays; a ValueError where it is something else."""
+    try:
+        with np.load(path) as saved:
+            yield json.loads(str(saved["meta"])), saved
+    except FileNotFoundError:
+        raise
+    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} must be what a stage has written, and whole: {error}") from error
+
+
+def codes_digest():
+    """By which parts that learned on the same codes know one another."""
+    if not FLAGS.codes:
+        return None
+    digest = hashlib.sha256()
+    for name, weights in sorted(code_weights()[0].items()):
+        for weight in weights:
+            digest.update(name.encode() + np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
 
 
 def weights_of(model, part):
@@ -122,6 +148,7 @@ def train():
     import fcntl
 
     from haim_tf import files, progress
+    from haim_tf.training.recipe import check_recipe
 
     output = files.check_new_file(FLAGS.output)
     recipe, images = read()
@@ -129,6 +156,10 @@ def train():
         raise ValueError(
             f"--stage must be one of the recipe's {len(recipe['stages'])} stages, got {FLAGS.stage}"
         )
+    total = recipe["stages"][FLAGS.stage - 1]["steps"]
+    if total % FLAGS.chunk:
+        raise ValueError(f"--chunk must divide the stage's {total} steps, got {FLAGS.chunk}")
+    check_recipe(recipe, build(recipe, "float32"), images)
     kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, images)
     codes = None
     if FLAGS.codes and recipe["model"]["levels"]:
@@ -167,6 +198,8 @@ class Part:
                 "a stage must train codes, or one network on the codes that --codes has, got "
                 f"{', '.join(self.trained)}"
             )
+        if self.stage.get("patience"):
+            raise ValueError(f"a stage must be without patience here, got {self.stage['patience']}")
         self.name = "codes" if self.makes_codes else self.trained[0]
         model.freeze(*(set(model.parts) - set(self.trained)))
         if codes is not None:
@@ -283,8 +316,6 @@ class Part:
         variables += self.optimizer.variables, model.metrics_variables
         state = tuple([jnp.asarray(np.asarray(v.value)) for v in group] for group in variables)
         total = stage["steps"]
-        if total % FLAGS.chunk:
-            raise ValueError(f"--chunk must divide the stage's {total} steps, got {FLAGS.chunk}")
         plans, rows, done, begun = queue.Queue(4), [], 0, None
 
         def draw():
@@ -348,6 +379,7 @@ class Part:
             "batch_size": self.stage["batch_size"],
         }
         meta |= {"rows": rows, "device": jax.devices()[0].device_kind, "final": final}
+        meta["codes"] = codes_digest()
         weights = {f"w{i}": np.asarray(x) for i, x in enumerate(candidates[best])}
         write_arrays(output, {"meta": np.array(json.dumps(meta)), **weights})
         return found[best]
@@ -381,16 +413,23 @@ def join():
     from haim_tf.training.whole_run import source_name
 
     recipe, images = read()
+    if recipe["model"]["levels"] and not FLAGS.codes:
+        raise ValueError("--codes must be given with --join: the codes that the parts have learned on")
     rows, found = [], {}
     for path in [FLAGS.codes] * (not os.path.isdir(FLAGS.codes or ".")) + FLAGS.join:
-        with np.load(path) as saved:
-            meta = json.loads(str(saved["meta"]))
+        with output_of(path) as (meta, saved):
             if meta["part"] != "codes":
                 found[meta["part"]] = [saved[f"w{i}"] for i in range(len(saved.files) - 1)]
         if not meta["final"]:
             raise ValueError(f"{path} is of a stage that has not come to its end")
-        recipe["stages"][meta["stage"] - 1]["steps"] = meta["steps"]
+        if meta["part"] != "codes" and meta.get("codes") != codes_digest():
+            raise ValueError(f"{path} has learned on other codes than those of {FLAGS.codes}")
+        stage = recipe["stages"][meta["stage"] - 1]
+        stage["steps"] = meta["steps"]
+        stage["warmup"] = min(stage["warmup"], meta["steps"])
         rows += meta["rows"]
+    # A stage that ran out of time has other steps.
+    recipe["interval"] = math.gcd(recipe["interval"], *(stage["steps"] for stage in recipe["stages"]))
     model = build(recipe, "float32")
     missing = set(model.parts) - set(found) - model.parts_named(["codes"])
     if missing or set(found) - set(model.parts):

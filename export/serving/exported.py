@@ -8,15 +8,24 @@ import numpy as np
 
 from serving.requests import SAMPLING
 
+# What a whole version has; one may be looked at while it is being copied.
+OF_A_VERSION = ("saved_model.pb", "variables/variables.index")
+
 
 def newest_version(folder):
     """The largest integer among the complete version folders in `folder`, or `None`."""
     versions = [
         int(path.name)
         for path in Path(folder).iterdir()
-        if path.name.isdecimal() and (path / "saved_model.pb").is_file()
+        if path.name.isdecimal() and all((path / name).is_file() for name in OF_A_VERSION)
     ]
     return max(versions, default=None)
+
+
+def contents(folder, version):
+    """The names and sizes of a version's files."""
+    paths = sorted(path for path in (Path(folder) / str(version)).rglob("*") if path.is_file())
+    return [(path.name, path.stat().st_size) for path in paths]
 
 
 def limit_threads(threads, parallel=None):

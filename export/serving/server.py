@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from serving.batching import Batcher
-from serving.exported import Exported, limit_threads, newest_version
+from serving.exported import Exported, contents, limit_threads, newest_version
 from serving.requests import RequestError, check_picture, parse, to_json
 
 PAGE = Path(__file__).with_name("page.html")
@@ -92,13 +92,16 @@ class Server:
         self._version.set(version)
 
     def _watch(self, poll_seconds):
-        tried = self.current.model.version
+        tried = None
         while True:
             time.sleep(poll_seconds)
             try:
                 version = newest_version(self.folder)
-                if version is not None and version > tried:
-                    tried = version
+                if version is None or version <= self.current.model.version:
+                    continue
+                found = version, contents(self.folder, version)
+                if found != tried:  # Once more where files have come since then.
+                    tried = found
                     self._load(version)
                     log.info("serving version %d", version)
             except Exception:  # Whatever is wrong with a new version, the old one goes on.
@@ -117,6 +120,9 @@ class Server:
             response = JSONResponse({"error": error}, 504)
         except ClientDisconnect:
             response = JSONResponse({"error": "the client went away"}, 400)
+        except Exception:
+            log.exception("%s failed", path[:80])
+            response = JSONResponse({"error": "the model failed: the server's log says how"}, 500)
         # Unknown paths share one name: clients must not be able to make metrics.
         route = path if known else "other"
         self._requests.inc(tags={"route": route, "status": str(response.status_code)})

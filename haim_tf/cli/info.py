@@ -34,7 +34,7 @@ def describe(name: str, folder: Path, config: dict[str, Any], metadata: dict[str
         "model": f"{name}, in {folder}",
         "image": "x".join(map(str, config["image_shape"])),
         "codes": ", ".join(f"{h}x{w} of {K}" for h, w, K in model_card.code_grids(config)) or "none",
-        "weights": "pretrained" if presets.is_pretrained(folder) else "none that are trained",
+        "weights": _weights(folder, metadata),
         "sampling": ", ".join(f"{key} {_values(value)}" for key, value in sampling.items()),
     }
     report = metadata.get("evaluation") or {}
@@ -53,6 +53,13 @@ def describe(name: str, folder: Path, config: dict[str, Any], metadata: dict[str
         return [*lines, f"classes   0..{count - 1}, without names"]
     width = len(str(count - 1))
     return [*lines, "classes", *(f"  {label:>{width}}  {text}" for label, text in enumerate(class_names))]
+
+
+def _weights(folder, metadata):
+    if presets.is_pretrained(folder):
+        return "pretrained"
+    elsewhere = metadata.get("pretrained") and metadata.get("sha256")
+    return "pretrained, not downloaded yet" if elsewhere else "none that are trained"
 
 
 def _values(value):

@@ -20,8 +20,8 @@ def main(argv: list[str]) -> None:
     for name in presets.list_models(FLAGS.pattern, FLAGS.pretrained):
         folder = presets.find(name)
         config, metadata = presets.read(folder)
-        dataset = metadata.get("dataset", {})
-        bits = metadata.get("evaluation", {}).get("bits_per_dim", {}).get("total")
+        dataset = metadata.get("dataset") or {}
+        bits = ((metadata.get("evaluation") or {}).get("bits_per_dim") or {}).get("total")
         rows.append(
             [
                 name,

@@ -94,6 +94,16 @@ class ImageData:
         parts = [Path(path).parts for path in self.paths[rows]]
         return np.array(sorted(range(len(rows)), key=parts.__getitem__))
 
+    def mixed(self) -> "ImageData":
+        """The same images in a fixed shuffled order.
+
+        Example:
+            >>> data = ImageData(np.zeros((5, 8, 8), "uint8"), [0, 0, 0, 1, 1], ["cat", "dog"])
+            >>> sorted(data.mixed().labels)
+            [0, 0, 0, 1, 1]
+        """
+        return self._rows(np.random.default_rng(0).permutation(len(self)))
+
     def split_off(self, count: int) -> tuple["ImageData", "ImageData"]:
         """All but the last `count` images, and the last `count`, as two `ImageData`.
 
@@ -107,13 +117,12 @@ class ImageData:
             (3, 2)
         """
         count = require_int(f"{self.name}: the count to split off", count, low=1, high=len(self) - 1)
+        return self._rows(slice(None, -count)), self._rows(slice(-count, None))
 
-        def part(rows):
-            images = self.images.part(rows) if isinstance(self.images, ON_ACCESS) else self.images[rows]
-            labels = None if self.labels is None else self.labels[rows]
-            return ImageData(images, labels, self.class_names, self.name, self.split)
-
-        return part(slice(None, -count)), part(slice(-count, None))
+    def _rows(self, rows):
+        images = self.images.part(rows) if isinstance(self.images, ON_ACCESS) else self.images[rows]
+        labels = None if self.labels is None else self.labels[rows]
+        return ImageData(images, labels, self.class_names, self.name, self.split)
 
     def with_labels(
         self, labels: Sequence[int] | np.ndarray, class_names: Sequence[str] | None

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from haim_tf import progress
+from haim_tf.checks import require_int
 
 
 def extract_features(
@@ -24,11 +25,18 @@ def extract_features(
     Returns:
         float32 `(B, F)`.
 
+    Raises:
+        ValueError: no images, or no number of them at once.
+
     Example:
         >>> extract_features(np.zeros((3, 8, 8, 1), "uint8"), keras.layers.Flatten()).shape
         (3, 64)
     """
+    batch_size = require_int("batch_size", batch_size, low=1)
+    images = np.asarray(images) if isinstance(images, (list, tuple)) else images
     count = len(images)
+    if not count:
+        raise ValueError("images must be at least one, got none")
     bar = progress.Bar(-(-count // batch_size), "batches", show=verbose)
     features = []
     for start in range(0, count, batch_size):

@@ -125,7 +125,10 @@ def publish_preset(
         # What is measured is what users will load: the converted weights.
         converted = Path(scratch) / output.name
         model.save_to_preset(converted, metadata=metadata, precision=precision)
+        known = {name: getattr(model, name) for name in ("origin", "fitted", "fitted_on")}
         model = presets.load(converted)
+        for name, value in known.items():  # It comes from where it came from, not from that copy.
+            setattr(model, name, value)
     if images is not None:
         if label_posterior:
             report = evaluate_and_score(model, images, num=num, seed=seed)[0]

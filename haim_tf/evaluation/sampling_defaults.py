@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from haim_tf import progress
-from haim_tf.checks import require_int
+from haim_tf.checks import check_sampling, require_int
 from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
 from haim_tf.evaluation.distances import frechet_distance
@@ -78,7 +78,7 @@ def choose_sampling(
     labels = None
     if model.num_classes:
         labels = images.labels[np.arange(num) % len(images)]
-    before, log = model.sampling_defaults, []
+    best, log = check_sampling(start, model.num_levels + 1, model.takes_guidance), []
 
     def draw(sampling):
         for earlier in log:
@@ -91,24 +91,19 @@ def choose_sampling(
             progress.tell(f"draw {len(log)} of at most {draws}: distance {distance:.3f} at {sampling}")
         return distance
 
-    try:
-        model.sampling_defaults = start
-        best = model.sampling_defaults
-        least, moved = draw(best), True
-        while moved:
-            moved = False
-            for name, index, values in _coordinates(model):
-                for value in values:
-                    tried = _with(best, name, index, value)
-                    if len(log) >= draws and tried not in [earlier["sampling"] for earlier in log]:
-                        return best, log
-                    distance = draw(tried)
-                    if distance >= least:
-                        break
-                    best, least, moved = tried, distance, True
-        return best, log
-    finally:
-        model.sampling_defaults = before
+    least, moved = draw(best), True
+    while moved:
+        moved = False
+        for name, index, values in _coordinates(model):
+            for value in values:
+                tried = _with(best, name, index, value)
+                if len(log) >= draws and tried not in [earlier["sampling"] for earlier in log]:
+                    return best, log
+                distance = draw(tried)
+                if distance >= least:
+                    break
+                best, least, moved = tried, distance, True
+    return best, log
 
 
 def _coordinates(model):

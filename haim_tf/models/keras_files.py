@@ -38,8 +38,8 @@ class KerasFiles:
         files.write_by_path(path, lambda path: save(path, **options))
 
     def save_weights(self, filepath: str | os.PathLike, *arguments: Any, **options: Any) -> None:
-        """`keras.Model.save_weights`, which does not begin to write what the disk has no room for: HDF5
-        that meets a full disk takes the process along.
+        """`keras.Model.save_weights`; a file is never half-written, and not begun where the disk has no room
+        for it: HDF5 that meets a full disk takes the process along.
 
         Raises:
             FileNotFoundError: the folder of the file does not exist.
@@ -56,4 +56,8 @@ class KerasFiles:
         size = sum(BYTES_A_VARIABLE + 4 * math.prod(v.shape) for v in variables)
         with files.as_value_error(path):
             files.check_room(path.parent, size)
-            super().save_weights(path, *arguments, **options)
+            save = super().save_weights
+            if path.suffix != ".h5" or (path.exists() and (arguments or options)):
+                save(path, *arguments, **options)  # Several files, or Keras asks whether it may.
+            else:
+                files.write_by_path(path, lambda path: save(path, *arguments, **options))

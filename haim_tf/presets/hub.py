@@ -91,6 +91,8 @@ def fetch(reference: str, weights: bool = True) -> Path:
         if offline and isinstance(error, hub.utils.LocalEntryNotFoundError):
             told = "it is not among the files downloaded before, and HAIM_TF_OFFLINE is set"
         raise FileNotFoundError(f"cannot download {reference}: {told}") from error
+    if weights and _sha256(folder) and not (folder / WEIGHTS).exists():
+        raise FileNotFoundError(f"cannot download {reference}: its weights are not among the files that came")
     return folder
 
 
@@ -106,13 +108,19 @@ def _bar(hub):
 
 
 def _is_whole(folder):
-    """Whether a preset's weights, where it has any, are those that its metadata names."""
+    """Whether a preset's weights are those that its metadata names, where it names any."""
+    wanted, path = _sha256(folder), folder / WEIGHTS
+    return not wanted or (path.exists() and weights_file.sha256(path) == wanted)
+
+
+def _sha256(folder):
+    """What a preset's metadata says of its weights; `None` where it says nothing, or is damaged: that says
+    the one who reads it."""
     try:
-        wanted = json.loads((folder / METADATA).read_text(encoding="utf-8")).get("sha256")
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return True  # What is wrong with it, the one who reads it says.
-    path = folder / WEIGHTS
-    return not path.exists() or weights_file.sha256(path) == wanted
+        return None
+    return metadata.get("sha256") if isinstance(metadata, dict) and "weights_url" not in metadata else None
 
 
 def upload(folder: str | os.PathLike, to: str, private: bool = False, license: str | None = None) -> str:

@@ -75,7 +75,7 @@ def _sampling(sampling, chosen):
 
 
 def _numbers(value):
-    return ", ".join(f"{x:g}" for x in value) if isinstance(value, list) else f"{value:g}"
+    return ", ".join(f"{x:g}" for x in value) if isinstance(value, (list, tuple)) else f"{value:g}"
 
 
 def _introduction(config, metadata):

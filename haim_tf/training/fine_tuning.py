@@ -58,7 +58,7 @@ def fine_tune(
         holdout: how many pictures are held out; by default a tenth of them, at most 256.
         patience: training ends after so many intervals in a row that brought nothing better.
         flip: mirror half of the pictures, drawn at random.
-        seed: of a new class embedding and of the order of pictures.
+        seed: of a new class embedding and of the order of pictures; Keras' global seed is set by it.
         smoke: a few steps of a few images only, to try the whole path.
         resume: whether a folder that holds an unfinished run may be gone on with.
         verbose: whether to report progress.
@@ -83,6 +83,7 @@ def fine_tune(
         images = images.with_labels(np.zeros(len(images), "int32"), [_name_of(images)])
     if len(images) < 2:
         raise ValueError(f"{images.name} must have at least 2 images, one to hold out, got {len(images)}")
+    images = images.mixed()  # The last ones are held out.
     start = load_for(model, images)
     steps = require_int("steps", steps, low=1)
     interval = min(INTERVAL, steps)
@@ -111,6 +112,8 @@ def fine_tune(
         ],
     }
     recipe = read_recipe(recipe, smoke=smoke)
+    if smoke:
+        recipe["holdout"] = min(recipe["holdout"], len(images) - 1)
     if verbose:
         for warning in start.left_behind(trained):
             progress.tell(f"warning: {warning}")

@@ -147,7 +147,10 @@ class RunFolder:
         if recipe_file.exists():
             # A run of an older version knew fewer keys, which had what are the defaults now.
             known = {key: value for key, value in DEFAULTS.items() if key in recipe}
-            if {**known, **read_json(recipe_file)} != recipe:
+            written = read_json(recipe_file)
+            if not isinstance(written, dict):
+                raise ValueError(f"{recipe_file} is damaged, or of another program: name a new folder")
+            if {**known, **written} != recipe:
                 raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
             before = read_json(data_file) if data_file.exists() else data
             if data and not isinstance(before, dict):

@@ -123,6 +123,13 @@ def _train(recipe, images, run, verbose, strategy):
     # What was done to its preset since then, such as a choice of how to sample, is not undone.
     finished = run.position["stage"] >= len(recipe["stages"]) and _is_whole(run.folder / "preset")
     kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
+    if verbose and held is not None and kept.labels is not None:
+        unseen = len(set(held.labels) - set(kept.labels))
+        if unseen:
+            progress.tell(
+                f"warning: the last {len(held)} images of {images.name}, which are held out, have classes "
+                f"({unseen}) that no other image has: mix the images"
+            )
 
     first_step = 0
     for number, stage in enumerate(recipe["stages"]):

@@ -31,6 +31,12 @@ def test_all_classes_with_their_numbers(run):
     assert "    0  goldfish, Carassius auratus" in lines and lines[-1].startswith("  199  ")
 
 
+def test_weights_that_are_elsewhere(run, mine):
+    folder = mine({"pretrained": True})
+    (folder / "model.weights.h5").unlink()
+    assert "weights   pretrained, not downloaded yet\n" in run("info", str(folder))[1]
+
+
 def test_its_picture_and_figures(run, tmp_path):
     output = run("info", "fashion_mnist28")[1]
     folder = presets.find("fashion_mnist28")

@@ -36,6 +36,15 @@ def test_bits_and_data_from_the_metadata(run, tmp_path, monkeypatch):
     assert row.split()[-4:] == ["yes", "2.718", "clothes", "MIT"]
 
 
+def test_what_is_not_known_is_a_dash(run, tmp_path, monkeypatch):
+    shutil.copytree(presets.find("debug"), tmp_path / "mine")
+    path = tmp_path / "mine" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": None, "evaluation": None}))
+    monkeypatch.setattr(presets.folder, "_zoo", lambda: tmp_path)
+    code, output, _ = run("list")
+    assert code == 0 and output.splitlines()[1].split()[-3:] == ["-", "-", "-"]
+
+
 def test_pretrained(run):
     assert "debug" not in run("list", "--pretrained")[1]
     assert "debug" in run("list", "--nopretrained")[1]

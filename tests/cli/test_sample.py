@@ -127,6 +127,9 @@ def test_choice_of_labels(run):
     assert choose_labels(["1", " ankle Boot", "shirt"], 2, names) == [1, 1, 0]
     several = ["lion, king of beasts", "bag"]  # Flags are split at commas.
     assert choose_labels(["lion", " king of beasts", "lion", "lion", "bag"], 2, several) == [0, 0, 1]
+    wagons = ["wagon, cart", "beach wagon, station wagon, wagon", "crane", "maillot", "crane, bird"]
+    assert choose_labels("beach wagon, station wagon, wagon".split(","), 5, wagons) == [1]
+    assert choose_labels("crane, bird,crane,wagon, cart".split(","), 5, wagons) == [4, 2, 0]
     assert choose_labels(["7"], 10, [str(9 - i) for i in range(10)]) == [2]  # Names go first.
     assert choose_labels(None, None, None) is None
     for labels, num_classes in ((["3"], 3), (["-1"], 3), (["1.5"], 3), (["hat"], 2)):

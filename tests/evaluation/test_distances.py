@@ -1,5 +1,6 @@
 """Frechet distance, precision and recall: against reference implementations, and from images to figures."""
 
+import keras
 import numpy as np
 import ot
 import pytest
@@ -87,6 +88,15 @@ def test_neighbors_must_be_a_positive_int():
     for neighbors in (0, 1.5, True):
         with pytest.raises(ValueError, match="neighbors must be"):
             evaluation.precision_and_recall(features(20, 3), features(20, 3), neighbors)
+
+
+def test_features_of_nothing_and_of_lists():
+    flatten = keras.layers.Flatten()
+    with pytest.raises(ValueError, match="images must be at least one, got none"):
+        evaluation.extract_features(np.zeros((0, 8, 8, 1), "uint8"), flatten)
+    with pytest.raises(ValueError, match="batch_size must be an integer"):
+        evaluation.extract_features(np.zeros((1, 8, 8, 1), "uint8"), flatten, batch_size=0)
+    assert evaluation.extract_features([np.zeros((8, 8, 1), "uint8")] * 2, flatten).shape == (2, 64)
 
 
 def test_features_of_a_classifier():

@@ -101,6 +101,7 @@ def test_from_a_keras_file(trained, tmp_path):
     for text in ("Noise.", "terms: none", "12 images of dice, val", f"{report['bits_per_dim']['total']:.4f}"):
         assert text in card
     assert metadata["sha256"] in card and "samples.png" in card
+    assert "copied from" not in card
 
 
 def test_the_card_compares_with_a_model_without_codes(trained, tmp_path):

@@ -69,6 +69,21 @@ def test_parts_are_as_train_makes_them(script, recipe, small_images, tmp_path):
         np.testing.assert_allclose(rows[name], others[name], rtol=1e-3, err_msg=name)
 
 
+def test_parts_of_other_codes_are_not_joined(script, recipe, small_images, tmp_path, capsys):
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    given = {"config": tmp_path / "recipe.json", "data": small_images, "chunk": 8}
+    codes = [tmp_path / "codes.npz", tmp_path / "others.npz"]
+    script(**given, stage=1, output=codes[0])
+    with np.load(codes[0]) as saved:
+        arrays = {name: saved[name] for name in saved.files}
+    arrays["autoencoder_1/0"] = arrays["autoencoder_1/0"] + 1
+    np.savez(codes[1], **arrays)
+    script(**given, codes=codes[0], cache=tmp_path / "cache.npz", stage=2, output=tmp_path / "prior.npz")
+    with pytest.raises(SystemExit):
+        script(**given, codes=codes[1], join=tmp_path / "prior.npz", output=tmp_path / "joined")
+    assert "prior.npz has learned on other codes than those of" in capsys.readouterr().err
+
+
 def test_networks_learn_on_the_codes_that_are_left(script, recipe, small_images, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps(recipe | {"rare_codes_below": 0.9}))
     given = {"config": tmp_path / "recipe.json", "data": small_images, "chunk": 8}
@@ -84,9 +99,9 @@ def test_networks_learn_on_the_codes_that_are_left(script, recipe, small_images,
 def test_a_stage_out_of_time_ends_and_says_how_far_it_came(script, recipe, small_images, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps(recipe | {"variants": {"flat": flat(recipe)}}))
     given = {"config": tmp_path / "recipe.json", "variant": "flat", "data": small_images}
-    script(**given, stage=1, chunk=4, seconds=1e-9, output=tmp_path / "flat.npz")
+    script(**given, stage=1, chunk=5, seconds=1e-9, output=tmp_path / "flat.npz")
     script(**given, join=tmp_path / "flat.npz", output=tmp_path / "joined")
-    assert training.read_recipe(tmp_path / "joined" / "recipe.json")["stages"][0]["steps"] == 8
+    assert training.read_recipe(tmp_path / "joined" / "recipe.json")["stages"][0]["steps"] == 10
 
 
 def flat(recipe):
@@ -99,11 +114,36 @@ def test_what_cannot_be_is_said_first(script, recipe, small_images, tmp_path, ca
     given = {"config": tmp_path / "recipe.json", "data": small_images, "output": tmp_path / "out.npz"}
     for wrong, message in (
         ({}, "one of --stage and --join must be given"),
-        ({"stage": 2}, "a stage must train codes, or one network on the codes"),
+        ({"stage": 2, "chunk": 4}, "a stage must train codes, or one network on the codes"),
         ({"stage": 4}, "--stage must be one of the recipe's 3 stages, got 4"),
         ({"stage": 1, "chunk": 3}, "--chunk must divide the stage's 8 steps, got 3"),
+        ({"join": "prior.npz"}, "--codes must be given with --join"),
+        ({"stage": 2, "codes": small_images}, "images.npz must be what a stage has written, and whole"),
     ):
         with pytest.raises(SystemExit):
             script(**given, **wrong)
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_patience_is_not_left_out_in_silence(script, recipe, small_images, tmp_path, capsys):
+    patient = {**recipe, "ema": None, "stages": [{**recipe["stages"][0], "patience": 1}]}
+    (tmp_path / "recipe.json").write_text(json.dumps(patient))
+    with pytest.raises(SystemExit):
+        script(
+            config=tmp_path / "recipe.json", data=small_images, output=tmp_path / "out.npz", stage=1, chunk=4
+        )
+    assert "a stage must be without patience here, got 1" in capsys.readouterr().err
+
+
+def test_pictures_are_brought_to_the_models_size(script, recipe, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "large.npz",
+        images=rng.integers(0, 256, (40, 16, 16, 1)).astype("uint8"),
+        labels=[0, 1] * 20,
+    )
+    (tmp_path / "recipe.json").write_text(json.dumps({**recipe, "stages": recipe["stages"][:1]}))
+    output = tmp_path / "codes.npz"
+    script(config=tmp_path / "recipe.json", data=tmp_path / "large.npz", output=output, stage=1, chunk=4)
+    assert output.is_file()

@@ -1,9 +1,11 @@
 """A compiled model in a `.keras` file: training goes on from it as if it had never been saved."""
 
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 
 import haim_tf
 
@@ -34,3 +36,19 @@ def test_uncompiled_model_stays_uncompiled(tmp_path):
     model = haim_tf.load("debug")
     model.save(tmp_path / "model.keras")
     assert not keras.saving.load_model(tmp_path / "model.keras").compiled
+
+
+def test_weights_that_cannot_be_written_leave_those_that_were_there(monkeypatch, tmp_path):
+    path = tmp_path / "model.weights.h5"
+    model = haim_tf.load("debug")
+    model.save_weights(path)
+    before = path.read_bytes()
+
+    def half(self, path, *arguments, **options):
+        Path(path).write_bytes(b"half")
+        raise OSError("full")
+
+    monkeypatch.setattr(keras.Model, "save_weights", half)
+    with pytest.raises(ValueError, match="cannot write .*model.weights.h5: full"):
+        model.save_weights(path)
+    assert path.read_bytes() == before

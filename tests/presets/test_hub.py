@@ -115,6 +115,19 @@ def test_without_a_network_what_is_here_serves(server, monkeypatch):
     assert same_weights(haim_tf.load("hf://me/mine"))
 
 
+def test_weights_that_did_not_come_are_missed(server):
+    del server.repositories["me/mine"]["main"]["model.weights.h5"]
+    assert presets.find("hf://me/mine").is_dir()
+    with pytest.raises(FileNotFoundError, match="cannot download hf://me/mine: its weights are not among"):
+        haim_tf.load("hf://me/mine")
+
+
+def test_metadata_of_something_else_is_named(server):
+    server.repositories["me/mine"]["main"]["metadata.json"] = b"[]"
+    with pytest.raises(ValueError, match="metadata.json"):
+        haim_tf.load("hf://me/mine")
+
+
 def test_no_such_repository(server):
     with pytest.raises(FileNotFoundError, match="cannot download hf://me/other"):
         haim_tf.load("hf://me/other")

@@ -221,10 +221,15 @@ def test_batches_are_filled_up_to_compiled_sizes(tiny, exports, monkeypatch):
 def test_the_newest_complete_version(tmp_path):
     assert exported.newest_version(tmp_path) is None
     for name in ("2", "10", "latest", ".unfinished.x"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "variables").mkdir(parents=True)
+        (tmp_path / name / "variables" / "variables.index").touch()
         (tmp_path / name / "saved_model.pb").touch()
     (tmp_path / "11").mkdir()  # Still being copied.
+    (tmp_path / "11" / "saved_model.pb").touch()
     assert exported.newest_version(tmp_path) == 10
+    before = exported.contents(tmp_path, 10)
+    (tmp_path / "10" / "variables" / "variables.index").write_text("more")
+    assert exported.contents(tmp_path, 10) != before
     with pytest.raises(ValueError, match="not written by haim_tf export"):
         exported.Exported(tmp_path, 10, 32)
 

@@ -76,8 +76,9 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
-def held_out(pictures, count=8):
-    return pictures[0][-count:], pictures[1][-count:]
+def held_out(pictures, count=8, mixed=True):
+    rows = np.random.default_rng(0).permutation(len(pictures[0])) if mixed else np.arange(len(pictures[0]))
+    return pictures[0][rows[-count:]], pictures[1][rows[-count:]]
 
 
 def test_it_learns_and_keeps_what_is_frozen(start, run, pictures):
@@ -237,6 +238,34 @@ def test_a_preset_without_weights_cannot_be_fine_tuned(start, data, tmp_path):
         training.fine_tune(tmp_path / "bare", data, tmp_path / "run", **OPTIONS)
 
 
+def test_pictures_sorted_by_class_are_mixed_before_some_are_held_out(start, pictures, data, tmp_path):
+    order = np.argsort(pictures[1], kind="stable")
+    names = np.array(CLASSES)
+    np.savez(tmp_path / "sorted.npz", images=pictures[0][order], labels=pictures[1][order], class_names=names)
+    seen = []
+
+    def kept(images, source, recipe, *rest):
+        seen.append(images.split_off(recipe["holdout"]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fine_tuning, "train_on", kept)
+        training.fine_tune(start, tmp_path / "sorted.npz", tmp_path / "run", **OPTIONS)
+    ((most, rest),) = seen
+    assert set(most.labels) == {0, 1, 2} and len(set(rest.labels)) > 1
+    for part in (most, rest):  # Each picture has kept its label.
+        greys = np.asarray(part.images[:]).mean((1, 2, 3))
+        assert (np.digitize(greys, [110, 180]) == part.labels).all()
+
+
+def test_a_few_pictures_are_enough_to_try_it(start, pictures, tmp_path):
+    np.savez(tmp_path / "few.npz", images=pictures[0][:3], labels=[0, 1, 1])
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fine_tuning, "train_on", lambda images, source, recipe, *rest: seen.append(recipe))
+        training.fine_tune(start, tmp_path / "few.npz", tmp_path / "run", smoke=True, verbose=False)
+    assert seen[0]["holdout"] == 2
+
+
 def test_patience_in_a_recipe(eagerly, start, pictures, data, tmp_path):
     """Any stage may have it; averages may not be had with it."""
     model = haim_tf.load(start, class_names=CLASSES).arguments
@@ -246,7 +275,7 @@ def test_patience_in_a_recipe(eagerly, start, pictures, data, tmp_path):
     trained = training.train(training.read_recipe(recipe), data, tmp_path / "run", verbose=False)
     rows = rows_of(tmp_path / "run")
     assert [(row["stage"], row["step"]) for row in rows] == [("0", "2"), ("0", "4"), ("1", "0"), ("1", "2")]
-    assert trained.bits_per_dim(*held_out(pictures)).mean() == pytest.approx(
+    assert trained.bits_per_dim(*held_out(pictures, mixed=False)).mean() == pytest.approx(
         float(rows[2]["holdout_bits_per_dim_total"]), abs=1e-4
     )
     with pytest.raises(ValueError, match="patience and ema"):

@@ -58,6 +58,13 @@ def test_other_data_files_are_damaged(folder, content):
         RunFolder(folder, RECIPE, data=DATA)
 
 
+@pytest.mark.parametrize("content", ["[]", "3"])
+def test_a_recipe_file_of_something_else_is_damaged(folder, content):
+    (folder / "recipe.json").write_text(content)
+    with pytest.raises(ValueError, match="recipe.json is damaged, or of another program: name a new folder"):
+        RunFolder(folder, RECIPE, data=DATA)
+
+
 @pytest.mark.parametrize("written", [[], ["recipe.json"], ["recipe.json", "data.json"]])
 def test_a_kill_while_a_file_is_written_leaves_a_run_and_no_litter(folder, tmp_path, written):
     run = tmp_path / "run"
