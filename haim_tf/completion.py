@@ -300,7 +300,7 @@ class _Candidates:
                 ]
                 return program(*(None if a is None else ops.convert_to_tensor(a) for a in arrays), all_rows)
 
-            results.append(in_parts(size, run))
+            results.append(in_parts(size, run, model.grid_shapes[index]))
             self.bar.add(1)
         return [np.concatenate(parts)[:count] for parts in zip(*results, strict=True)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 PART_SIZES = 1, 8, 32
 # Where as many parts of 32 as there are threads would be emptier, parts of 8 take no longer.
 FILLED = 0.75
+# What the grids of a part may have in all, on a CPU. NOTE: XLA, of TensorFlow 2.21 on two cores, gave wrong
+# numbers where two programs of 32 grids of 128x128 began at once; of 8 it gave those of one after the other.
+POSITIONS_AT_ONCE = 2**18
 
 
 def sample_grid(
@@ -179,7 +183,7 @@ class Sampler:
         """Builds the program that batches of this size are sampled with, which its first use would build
         otherwise."""
         network, (height, width) = self.network, self.shape
-        size = part_size(batch_size)
+        size = part_size(batch_size, (height, width))
         if (size, guided) in self._compiled:
             return
         codes = labels = None
@@ -217,17 +221,22 @@ class Sampler:
                 cut(guidance, "float32"),
             )
 
-        return in_parts(count, run)
+        return in_parts(count, run, self.shape)
 
 
-def part_size(count: int) -> int:
-    """How many of `count` examples are sampled at once: it depends on that number and the machine alone.
+def part_size(count: int, shape: tuple[int, int]) -> int:
+    """How many of `count` examples are sampled at once: it depends on that number, the grids' shape and the
+    machine alone.
 
     Example:
-        >>> part_size(6) == part_size(7)
+        >>> part_size(6, (8, 8)) == part_size(7, (8, 8))
         True
     """
-    one, some, many = PART_SIZES
+    one, some, many = (
+        size if size * math.prod(shape) <= POSITIONS_AT_ONCE or has_accelerator() else 1
+        for size in PART_SIZES
+    )
+    many = max(some, many)
     if count <= some:
         return one if count == 1 else some
     if has_accelerator():
@@ -239,18 +248,22 @@ def part_size(count: int) -> int:
     return many if count >= FILLED * many * _threads() else some
 
 
-def in_parts(count: int, run: Callable[[np.ndarray], Sequence[Tensor | None]]) -> list[np.ndarray | None]:
+def in_parts(
+    count: int, run: Callable[[np.ndarray], Sequence[Tensor | None]], shape: tuple[int, int]
+) -> list[np.ndarray | None]:
     """Runs something for a batch in parts of one size, at once where there are several.
 
     Args:
         count: how many examples there are, at least one.
-        run: called as `run(chosen)` with the indices of a part's examples, int `(part_size(count),)`, the
-            last part filled up with its last example; gives tensors whose first axis is theirs, and `None`s.
+        run: called as `run(chosen)` with the indices of a part's examples, int `(part_size(count, shape),)`,
+            the last part filled up with its last example; gives tensors whose first axis is theirs, and
+            `None`s.
+        shape: `(H, W)` of the grids.
 
     Returns:
         What `run` gives, as NumPy arrays for all examples.
     """
-    size = part_size(count)
+    size = part_size(count, shape)
     parts = [np.minimum(np.arange(start, start + size), count - 1) for start in range(0, count, size)]
 
     def arrays(part):

@@ -125,13 +125,16 @@ def test_a_batch_cut_into_parts_is_the_whole(samplers, monkeypatch, num):
 def test_few_sizes_serve_all_numbers(monkeypatch):
     monkeypatch.setattr("haim_tf.sampling.sampler.has_accelerator", lambda: False)
     monkeypatch.setattr("haim_tf.sampling.sampler._threads", lambda: 2)
-    sizes = {count: part_size(count) for count in range(1, 200)}
+    sizes = {count: part_size(count, (4, 4)) for count in range(1, 200)}
     assert sizes[1] == 1 and {sizes[count] for count in range(2, 9)} == {8}
     assert sizes[16] == sizes[32] == 8 and sizes[48] == sizes[64] == sizes[199] == 32
     monkeypatch.setattr("haim_tf.sampling.sampler._threads", lambda: 16)
-    assert part_size(64) == 8 and part_size(1000) == 32
+    assert part_size(64, (4, 4)) == 8 and part_size(1000, (4, 4)) == part_size(1000, (64, 64)) == 32
+    # Neither threads nor memory are for so many large grids at once.
+    assert [part_size(1000, (side, side)) for side in (128, 180, 256, 512)] == [8, 8, 1, 1]
+    assert part_size(3, (256, 256)) == 1
     monkeypatch.setattr("haim_tf.sampling.sampler.has_accelerator", lambda: True)
-    assert [part_size(count) for count in (1, 7, 9, 64, 129)] == [1, 8, 32, 128, 512]
+    assert [part_size(count, (256, 256)) for count in (1, 7, 9, 64, 129)] == [1, 8, 32, 128, 512]
 
 
 def test_what_ran_before_does_not_matter(samplers):
