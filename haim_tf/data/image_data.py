@@ -99,7 +99,7 @@ class ImageData:
 
         Example:
             >>> data = ImageData(np.zeros((5, 8, 8), "uint8"), [0, 0, 0, 1, 1], ["cat", "dog"])
-            >>> sorted(data.mixed().labels)
+            >>> sorted(data.mixed().labels.tolist())
             [0, 0, 0, 1, 1]
         """
         return self._rows(np.random.default_rng(0).permutation(len(self)))
