@@ -37,7 +37,7 @@ class KerasFiles:
         files.check_folder_above(path)
         files.write_by_path(path, lambda path: save(path, **options))
 
-    def save_weights(self, filepath: str | os.PathLike, *arguments: Any, **options: Any) -> None:
+    def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **options: Any) -> None:
         """`keras.Model.save_weights`; a file is never half-written, and not begun where the disk has no room
         for it: HDF5 that meets a full disk takes the process along.
 
@@ -57,7 +57,7 @@ class KerasFiles:
         with files.as_value_error(path):
             files.check_room(path.parent, size)
             save = super().save_weights
-            if path.suffix != ".h5" or (path.exists() and (arguments or options)):
-                save(path, *arguments, **options)  # Several files, or Keras asks whether it may.
+            if path.suffix != ".h5" or (not overwrite and path.exists()):
+                save(path, overwrite=overwrite, **options)  # Several files, or Keras asks whether it may.
             else:
-                files.write_by_path(path, lambda path: save(path, *arguments, **options))
+                files.write_by_path(path, lambda path: save(path, **options))

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 PART_SIZES = 1, 8, 32
 # Where as many parts of 32 as there are threads would be emptier, parts of 8 take no longer.
 FILLED = 0.75
-# What the grids of a part may have in all, on a CPU. NOTE: XLA, of TensorFlow 2.21 on two cores, gave wrong
-# numbers where two programs of 32 grids of 128x128 began at once; of 8 it gave those of one after the other.
+# Positions that the grids of a part may have together, on a CPU. NOTE: XLA, of TensorFlow 2.21 on two cores,
+# gave wrong numbers where two programs of 32 grids of 128x128 began at once; of 8 it gave those of one after
+# the other.
 POSITIONS_AT_ONCE = 2**18
 
 
@@ -232,20 +233,21 @@ def part_size(count: int, shape: tuple[int, int]) -> int:
         >>> part_size(6, (8, 8)) == part_size(7, (8, 8))
         True
     """
-    one, some, many = (
-        size if size * math.prod(shape) <= POSITIONS_AT_ONCE or has_accelerator() else 1
-        for size in PART_SIZES
-    )
-    many = max(some, many)
-    if count <= some:
-        return one if count == 1 else some
-    if has_accelerator():
+    one, some, many = PART_SIZES
+    if has_accelerator() and count > some:
         # All at once: what a position needs leaves it idle.
         size = many
         while size < count:
             size *= 4
         return size
-    return many if count >= FILLED * many * _threads() else some
+    if count <= some:
+        size = one if count == 1 else some
+    else:
+        size = many if count >= FILLED * many * _threads() else some
+    if has_accelerator():
+        return size
+    most = max(one, POSITIONS_AT_ONCE // math.prod(shape))
+    return max(fitting for fitting in PART_SIZES if fitting <= min(size, most))
 
 
 def in_parts(

@@ -59,6 +59,12 @@ def test_the_walk_ends_at_the_best_and_the_model_keeps_its_own(images):
     assert len(set(settings)) == len(settings) == len(log)
 
 
+def test_a_model_that_has_none_is_left_so(images):
+    model = Rigged(BEST)
+    choose_sampling(model, images, extractor, num=30, draws=3, verbose=False)
+    assert model._defaults is None
+
+
 def test_labels_are_matched_by_name_before_any_draw(images):
     model = Rigged(BEST)
     model.class_names = ["bag", "coat", "sneaker"]

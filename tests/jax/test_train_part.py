@@ -24,6 +24,8 @@ def script(monkeypatch):
         module = importlib.util.module_from_spec(specification)
         # By which absl tells whose flags are whose.
         monkeypatch.setitem(sys.modules, "train_part", module)
+        # As Python does with a script's own folder.
+        monkeypatch.syspath_prepend(ROOT / "export")
         specification.loader.exec_module(module)
         try:
             flags.FLAGS(["train_part", *(f"--{name}={value}" for name, value in given.items())])

@@ -86,6 +86,11 @@ def test_full_card():
     assert "\n\n\n" not in card
 
 
+def test_values_may_be_tuples():
+    card = model_card(CONFIG, METADATA | {"sampling": {"temperature": (1.0, 0.9), "guidance": 2.0}})
+    assert "| temperature | guidance |\n|---|---|\n| 1, 0.9 | 2 |" in card
+
+
 def test_flat_model():
     card = model_card(
         {"image_shape": [8, 8, 3], "levels": []}, {**METADATA, "parameters_by_part": {"prior": 5}}

@@ -1,5 +1,9 @@
 """The sampler: its draws and log-probabilities against whole-grid passes, seeds, batches, retracing."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -105,6 +109,29 @@ def test_same_seed_same_sample_at_real_size_at_any_batch_split():
     np.testing.assert_array_equal(model.sample(16, labels, seed=7, batch_size=5), together)
     for i in (0, 11):
         np.testing.assert_array_equal(model.sample(1, [labels[i]], seed=[[7, i]]), together[i : i + 1])
+
+
+AT_ONCE = """
+import numpy as np
+import haim_tf
+from haim_tf.sampling import sampler, seed_pairs
+
+model = haim_tf.load("plant_village128")
+codes = np.random.default_rng(0).integers(0, 128, (64, 32, 32))
+draw = lambda: model.sampler(0)(seed_pairs(0, 64), 1.0, 1.0, codes=codes)[0]
+sampler._threads = lambda: 2
+at_once = draw()
+sampler._threads = lambda: 1
+np.testing.assert_array_equal(at_once, draw())
+"""
+
+
+@pytest.mark.slow(reason="samples 128 images of 128x128 pixels")
+def test_large_grids_begun_at_once_are_those_of_one_after_the_other():
+    """In a process of its own, whose programs are optimized as ever and have all threads."""
+    kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS" and not k.startswith("TF_NUM_")}
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], env=kept, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("num", [16, 17])

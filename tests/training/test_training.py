@@ -397,6 +397,7 @@ def test_the_leaves_recipe_keeps_its_promises():
     for network, (height, _) in zip(model.networks, model.grid_shapes, strict=True):
         assert height <= 16 or not network.attention
     assert model.prior.label_dropout
+    assert (haim_tf.presets.find("plant_village128") / haim_tf.presets.WEIGHTS).stat().st_size <= 20e6
     assert plain.prior.count_params() == pytest.approx(model.decoders[0].count_params(), rel=0.03)
     last, only = recipe["stages"][-1], flat["stages"][0]
     assert {**last, "train": ["prior"]} == only
@@ -708,6 +709,18 @@ def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypa
     last, averaged = calls
     assert np.abs(last - averaged).max() > 0
     np.testing.assert_allclose(model.prior.last.bias, last if worse == "averaged" else averaged, rtol=1e-6)
+
+
+def test_a_class_that_is_only_held_out_is_warned_of(tmp_path, capsys):
+    images, labels = np.zeros((24, 8, 8, 1), "uint8"), np.repeat([0, 1], [16, 8])
+    np.savez(tmp_path / "sorted.npz", images=images, labels=labels)
+    recipe = {**SHORT, "holdout": 8}
+    training.train(training.read_recipe(recipe), tmp_path / "sorted.npz", tmp_path / "run")
+    told = "warning: the last 8 images of"
+    assert told in capsys.readouterr().err
+    np.savez(tmp_path / "mixed.npz", images=images, labels=labels[np.arange(24) * 7 % 24])
+    training.train(training.read_recipe(recipe), tmp_path / "mixed.npz", tmp_path / "other")
+    assert told not in capsys.readouterr().err
 
 
 def test_a_diverging_run_stops_with_its_last_finite_checkpoint(data, tmp_path):
