@@ -211,3 +211,13 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(expanded(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def varint(number: int) -> bytes:
+    """A non-negative int as protocol buffers write it: 7 bits a byte, lowest first, the high bit set on all
+    but the last."""
+    data = b""
+    while number > 127:
+        data += bytes([number & 127 | 128])
+        number >>= 7
+    return data + bytes([number])

@@ -25,6 +25,8 @@ import zlib
 
 import numpy as np
 
+from haim_tf.files import varint
+
 MAGIC = b"HAIM"
 VERSION = 1
 MAX_SIDE = 65535
@@ -82,8 +84,8 @@ def pack(container: Container) -> bytes:
             bytes([VERSION, len(name)]),
             name,
             container.weights,
-            _varint(container.height),
-            _varint(container.width),
+            varint(container.height),
+            varint(container.width),
             _FIXED.pack(container.batch_bits, container.slot, container.pixels),
             container.words.astype("<u4").tobytes(),
         ]
@@ -129,14 +131,6 @@ def unpack(data: bytes, what: str = "the file") -> Container:
     if not sides_fit or batch_bits > MAX_BATCH_BITS or slot >= 1 << batch_bits:
         raise damaged
     return Container(name, weights, height, width, batch_bits, slot, pixels, words)
-
-
-def _varint(number):
-    data = b""
-    while number > 127:
-        data += bytes([number & 127 | 128])
-        number >>= 7
-    return data + bytes([number])
 
 
 def _read_varint(data, position):

@@ -81,8 +81,13 @@ class Parts:
             >>> [name for name, part in model.parts.items() if part.trainable]
             ['prior']
         """
+        self._set_trainable(self.parts_named(names) if names else self.parts_that_learn, True)
+
+    @property
+    def parts_that_learn(self) -> set[str]:
+        """Names of all parts but autoencoders that have lost their teachers, which cannot be trained."""
         lost = {f"autoencoder_{i}" for i, a in enumerate(self.autoencoders, start=1) if not a.trains}
-        self._set_trainable(self.parts_named(names or set(self.parts) - lost), True)
+        return set(self.parts) - lost
 
     def embed_by_codebooks(self, *names: str) -> None:
         """Starts how fresh networks embed codes from the code vectors of trained codebooks.

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from haim_tf.checks import SAMPLING
+from haim_tf.files import varint
 from haim_tf.saved_model.program import OWN
 
 
@@ -13,7 +14,7 @@ def warmup_request(name: str, signature: str, inputs: dict[str, Any], size: int)
     import tensorflow as tf
 
     def field(number, content):
-        return bytes([number << 3 | 2]) + _varint(len(content)) + content
+        return bytes([number << 3 | 2]) + varint(len(content)) + content
 
     spec = field(1, name.encode()) + field(3, signature.encode())
     request = field(1, spec)
@@ -21,16 +22,6 @@ def warmup_request(name: str, signature: str, inputs: dict[str, Any], size: int)
         value = tf.make_tensor_proto(tensor).SerializeToString()
         request += field(2, field(1, key.encode()) + field(2, value))
     return field(6, field(1, request))
-
-
-def _varint(number):
-    """A non-negative int as protocol buffers write it."""
-    groups = []
-    while True:
-        number, group = number >> 7, number & 0x7F
-        groups.append(group | (0x80 if number else 0))
-        if not number:
-            return bytes(groups)
 
 
 def example_inputs(inputs: dict[str, Any], size: int) -> dict[str, np.ndarray]:

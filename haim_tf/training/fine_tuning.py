@@ -139,9 +139,7 @@ def _found_from_anywhere(model):
 def _trained_parts(model, freeze):
     """The names of the parts that are not frozen, sorted."""
     names = [freeze] if isinstance(freeze, str) else list(freeze or ())
-    # Autoencoders that have lost their teachers cannot learn.
-    lost = {f"autoencoder_{i}" for i, a in enumerate(model.autoencoders, start=1) if not a.trains}
-    trained = sorted(set(model.parts) - model.parts_named(names) - lost)
+    trained = sorted(model.parts_that_learn - model.parts_named(names))
     if not trained:
         raise ValueError(f"freeze must leave a part to train, got {names} of {', '.join(model.parts)}")
     return trained
