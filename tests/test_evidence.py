@@ -24,6 +24,7 @@ def page(monkeypatch):
     return evidence_page
 
 
+@pytest.mark.slow(reason="trains, samples and judges three arms")
 def test_smoke_mode_measures_resumes_and_writes_the_page(
     script, eagerly, running, tmp_path, monkeypatch, capsys
 ):

@@ -16,6 +16,7 @@ from haim_tf.models import HierarchicalModel
 TEMPERATURES = (0.9, 0.8, 0.7)
 GUIDANCE = (1.5, 2.0, 3.0, 4.0)
 TOP_PS = (0.98, 0.95, 0.9)
+FINE = {"temperature": 0.03, "guidance": 0.25}
 
 
 def choose_sampling(
@@ -34,8 +35,8 @@ def choose_sampling(
     From plain sampling (or `start`) on, each coordinate is moved along its list of values for as long as the
     distance of the samples from the images falls: the temperature of the pixels, guidance where the prior
     has it, the temperature of the prior, those of the levels between, then top_p of the prior and of the
-    pixels; and once more from the first, until `draws` are used up or nothing has moved. All draws have the
-    same labels and seeds.
+    pixels; and once more from the first, until nothing moves. Temperatures and guidance then move by small
+    steps up or down, until nothing does or `draws` are used up. All draws have the same labels and seeds.
 
     NOTE: what is chosen on images that are reported on later flatters the report: take training images,
     best such that the model has not learned.
@@ -91,30 +92,43 @@ def choose_sampling(
             progress.tell(f"draw {len(log)} of at most {draws}: distance {distance:.3f} at {sampling}")
         return distance
 
-    least, moved = draw(best), True
-    while moved:
-        moved = False
-        for name, index, values in _coordinates(model):
-            for value in values:
-                tried = _with(best, name, index, value)
-                if len(log) >= draws and tried not in [earlier["sampling"] for earlier in log]:
-                    return best, log
-                distance = draw(tried)
-                if distance >= least:
-                    break
-                best, least, moved = tried, distance, True
+    least = draw(best)
+    for coordinates in (_coarse(model), _fine(model)):
+        moved = True
+        while moved:
+            moved = False
+            for name, index, values_from in coordinates:
+                for value in values_from(best[name] if index is None else best[name][index]):
+                    tried = _with(best, name, index, value)
+                    if len(log) >= draws and tried not in [earlier["sampling"] for earlier in log]:
+                        return best, log
+                    distance = draw(tried)
+                    if distance >= least:
+                        break
+                    best, least, moved = tried, distance, True
     return best, log
 
 
-def _coordinates(model):
-    """What is moved, in turn: the key, the network's index (`None` for guidance) and the values."""
+def _coarse(model):
+    """What is moved, in turn: the key, the network's index (`None` for guidance) and a function of its value
+    that gives the next ones."""
     top = model.num_levels
-    order = [("temperature", 0, TEMPERATURES)]
+    order = [("temperature", 0, lambda _: TEMPERATURES)]
     if model.takes_guidance:
-        order.append(("guidance", None, GUIDANCE))
-    order += [("temperature", index, TEMPERATURES) for index in (top, *range(1, top)) if index]
-    order += [("top_p", index, TOP_PS) for index in ((top, 0) if top else (0,))]
-    return order
+        order.append(("guidance", None, lambda _: GUIDANCE))
+    order += [("temperature", i, lambda _: TEMPERATURES) for i in (top, *range(1, top)) if i]
+    return order + [("top_p", i, lambda _: TOP_PS) for i in ((top, 0) if top else (0,))]
+
+
+def _fine(model):
+    """The same for the last moves: up to three small steps upwards, then downwards."""
+
+    def steps(name, step):
+        lowest = 1 if name == "guidance" else FINE[name]
+        return lambda value: [v for k in (1, 2, 3) if (v := round(value + k * step, 2)) >= lowest]
+
+    moves = [(name, index) for name, index, _ in _coarse(model) if name in FINE]
+    return [(name, i, steps(name, sign * FINE[name])) for name, i in moves for sign in (1, -1)]
 
 
 def _with(sampling, name, index, value):

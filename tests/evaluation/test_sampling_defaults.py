@@ -59,6 +59,21 @@ def test_the_walk_ends_at_the_best_and_the_model_keeps_its_own(images):
     assert len(set(settings)) == len(settings) == len(log)
 
 
+def test_small_steps_come_last_in_both_directions(images):
+    best = {"temperature": [0.87, 1.0, 1.06], "top_p": [1.0] * 3, "guidance": 1.75}
+    chosen, log = choose_sampling(Rigged(best), images, extractor, num=30, draws=60, verbose=False)
+    assert chosen == best
+    fine = [0.87 in draw["sampling"]["temperature"] for draw in log]
+    top_p = [draw["sampling"]["top_p"] != [1.0] * 3 for draw in log]
+    assert any(top_p) and not any(top_p[fine.index(True) :])
+
+
+def test_guidance_never_goes_below_plain(images):
+    model = Rigged({"temperature": [1.0] * 3, "top_p": [1.0] * 3, "guidance": 0.5})
+    chosen, _ = choose_sampling(model, images, extractor, num=30, draws=60, verbose=False)
+    assert chosen["guidance"] == 1.0 and min(sampling["guidance"] for sampling, _ in model.asked) == 1.0
+
+
 def test_a_model_that_has_none_is_left_so(images):
     model = Rigged(BEST)
     choose_sampling(model, images, extractor, num=30, draws=3, verbose=False)
