@@ -37,6 +37,8 @@ def train(
     The output folder holds `recipe.json`, `data.json` (what it is trained on), `metrics.csv`,
     `checkpoint.npz` (replaced atomically) and at the end `preset/`, which `haim_tf.load` reads.
 
+    NOTE: it sets Keras' global random seed, to the recipe's.
+
     Args:
         recipe: what `read_recipe` takes or returns: a dict, a JSON file, or a zoo entry's name.
         source, split: what `haim_tf.data.load` reads.
