@@ -27,6 +27,8 @@ def main(paths):
                 cell.outputs = [x for x in cell.outputs if x.get("name") != "stderr"]
                 for output in cell.outputs:
                     output.get("data", {}).pop("image/jpeg", None)
+                    if "text" in output:  # The folder is gone.
+                        output["text"] = output["text"].replace(f"{folder}/", "")
         notebook.metadata.language_info = {"name": "python"}
         nbformat.write(notebook, path)
         print(f"{path}: executed, {Path(path).stat().st_size / 1000:.0f} kB")
