@@ -5,7 +5,7 @@
 
 For every mask and number of candidates: the squared error of the mean of an image's completions in the
 pixels held back (units of -1..1), and the likelihood of those pixels under the completions' codes, minus the
-log of the mean over completions of p(held-back pixels given codes), in bits a value.
+log of the mean over completions of p(held-back pixels given codes), in bits per value.
 """
 
 import time
@@ -41,7 +41,7 @@ def main(argv):
     sheet, names = [], []
     print(f"{len(images)} images of {source.name}, {FLAGS.split}; {FLAGS.completions} completions each\n")
     print(
-        "| known | candidates | squared error | bits a value | seconds a completion |\n|---|---|---|---|---|"
+        "| known | candidates | squared error | bits per value | seconds per completion |\n|---|---|---|---|---|"
     )
     for number, (name, mask) in enumerate(masks(*model.image_shape[:2]).items()):
         row = {}

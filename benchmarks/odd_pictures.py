@@ -54,7 +54,8 @@ def main(argv):
             rows.append({"odd": kind, "score": score, "area": area, "num": len(values)})
             rows[-1]["standard error"] = auc_standard_error(area, len(inside[score]), len(values))
     files.write_json(output, {"model": FLAGS.model, "data": FLAGS.data, "num": len(ordinary), "rows": rows})
-    measuring.print_table(rows)
+    areas = {kind: {row["score"]: row["area"] for row in rows if row["odd"] == kind} for kind in kinds}
+    measuring.print_table([{"odd": kind, **scores} for kind, scores in areas.items()])
     if FLAGS.picture:
         shown = min(8, *map(len, kinds.values()), len(ordinary))
         sheet = np.concatenate([images[:shown] for images in (ordinary, *kinds.values())])

@@ -106,7 +106,9 @@ def test_odd_pictures_whole_path(benchmark, leaves, tmp_path, capsys):
     assert names == {"total", "level 1", "level 2", "prior", "codes", "total - PNG"}
     assert {row["num"] for row in found["rows"]} == {7, 12} and found["num"] == 12
     assert all(0 <= row["area"] <= 1 and row["standard error"] >= 0 for row in found["rows"])
-    assert "| patch pasted | codes |" in capsys.readouterr().out and picture.stat().st_size > 100
+    printed = capsys.readouterr().out
+    assert "| odd | total | level 1 | level 2 | prior | codes | total - PNG |" in printed
+    assert "| patch pasted | " in printed and picture.stat().st_size > 100
     # The scores are the model's own.
     model, images = haim_tf.load("debug"), np.load(leaves)["x_val"][:3]
     scores = odd.scores_of(model, images)
