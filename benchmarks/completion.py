@@ -41,7 +41,8 @@ def main(argv):
     sheet, names = [], []
     print(f"{len(images)} images of {source.name}, {FLAGS.split}; {FLAGS.completions} completions each\n")
     print(
-        "| known | candidates | squared error | bits per value | seconds per completion |\n|---|---|---|---|---|"
+        "| known | candidates | squared error | bits per value | seconds per completion |\n"
+        "|---|---|---|---|---|"
     )
     for number, (name, mask) in enumerate(masks(*model.image_shape[:2]).items()):
         row = {}
