@@ -62,7 +62,7 @@ def main(argv):
     print(f"{len(images)} images of {source.name}, {FLAGS.split}; {model.image_shape}\n")
     print("| format | bits/dim | images/s in | images/s out |\n|---|---|---|---|")
     for name, size, *speeds in rows:
-        cells = ["" if s is None else f"{s:,.0f}" if s >= 20 else f"{s:.1f}" for s in speeds]
+        cells = ["" if s is None else f"{s:,.0f}" if s >= 20 else f"{s:.2g}" for s in speeds]
         print(f"| {name} | {8 * size / images.size:.3f} | {' | '.join(cells)} |")
     relative, header = 8 * sum(words) / bound.sum() - 1, np.mean(sizes - words)
     print(
