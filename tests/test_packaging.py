@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import haim_tf
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "haim_tf", "zoo")
@@ -118,9 +121,12 @@ def test_sdist_gives_the_same_wheel(sdist, wheel, tmp_path):
         assert sorted(ours.namelist()) == sorted(theirs.namelist())
 
 
-def test_the_citation_names_the_paper():
+def test_the_citation_names_paper_version_and_date():
     text = (REPOSITORY / "CITATION.cff").read_text()
     assert text.startswith("cff-version: 1.2.0\n") and "arXiv:1903.04933" in text
+    version, date = (re.search(rf"^{key}: (\S+)$", text, re.M)[1] for key in ("version", "date-released"))
+    assert version == haim_tf.__version__
+    assert f"## {version} ({date})" in (REPOSITORY / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
