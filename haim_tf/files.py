@@ -214,8 +214,13 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def varint(number: int) -> bytes:
-    """A non-negative int as protocol buffers write it: 7 bits a byte, lowest first, the high bit set on all
-    but the last."""
+    """A non-negative int as protocol buffers write it (unsigned LEB128): 7 bits per byte, lowest first, the
+    high bit set on all but the last; a ValueError for a negative one.
+
+    Example:
+        >>> varint(300)
+        b'\\xac\\x02'
+    """
     data = b""
     while number > 127:
         data += bytes([number & 127 | 128])

@@ -16,6 +16,7 @@ from haim_tf.models import HierarchicalModel
 TEMPERATURES = (0.9, 0.8, 0.7)
 GUIDANCE = (1.5, 2.0, 3.0, 4.0)
 TOP_PS = (0.98, 0.95, 0.9)
+# Sizes of the last, small steps.
 FINE = {"temperature": 0.03, "guidance": 0.25}
 
 

@@ -85,7 +85,12 @@ class Parts:
 
     @property
     def parts_that_learn(self) -> set[str]:
-        """Names of all parts but autoencoders that have lost their teachers, which cannot be trained."""
+        """Names of all parts but autoencoders that have lost their teachers, which cannot be trained.
+
+        Example:
+            >>> sorted(haim_tf.load("debug").parts_that_learn)
+            ['autoencoder_1', 'autoencoder_2', 'decoder_1', 'decoder_2', 'prior']
+        """
         lost = {f"autoencoder_{i}" for i, a in enumerate(self.autoencoders, start=1) if not a.trains}
         return set(self.parts) - lost
 

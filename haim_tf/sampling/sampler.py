@@ -234,18 +234,14 @@ def part_size(count: int, shape: tuple[int, int]) -> int:
         True
     """
     one, some, many = PART_SIZES
-    if has_accelerator() and count > some:
+    size = one if count == 1 else some
+    if has_accelerator():
         # All at once: what a position needs leaves it idle.
-        size = many
         while size < count:
             size *= 4
         return size
-    if count <= some:
-        size = one if count == 1 else some
-    else:
-        size = many if count >= FILLED * many * _threads() else some
-    if has_accelerator():
-        return size
+    if count > some and count >= FILLED * many * _threads():
+        size = many
     most = max(one, POSITIONS_AT_ONCE // math.prod(shape))
     return max(fitting for fitting in PART_SIZES if fitting <= min(size, most))
 

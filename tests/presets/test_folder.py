@@ -499,10 +499,19 @@ def test_names_of_classes_that_the_model_does_not_have(preset):
         haim_tf.load(preset)
 
 
-def test_a_model_larger_than_the_memory_is_not_described(preset):
-    # TensorFlow waits for ten seconds, in case that memory comes free.
-    config = json.loads((preset / "config.json").read_text())["config"] | {"levels": []}
-    edit_json(preset / "config.json", config=config | {"prior": {"width": 10**6, "blocks": 1}})
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"levels": [], "prior": {"width": 10**6, "blocks": 1}},
+        pytest.param(
+            {"num_classes": 10**12},
+            marks=pytest.mark.slow(reason="waits ten seconds for memory, as the other does"),
+        ),
+    ],
+)
+def test_a_model_larger_than_the_memory_is_not_described(preset, change):
+    config = json.loads((preset / "config.json").read_text())["config"]
+    edit_json(preset / "config.json", config=config | change)
     edit_json(preset / "metadata.json", class_names=None)
     with pytest.raises(ValueError, match="config.json does not describe a model: (?s:.*)(OOM|allocate)"):
         haim_tf.load(preset)
