@@ -146,7 +146,7 @@ def check_sampling(values: dict[str, Any] | None, networks: int, guided: bool) -
     Args:
         values: a dict of those keys, or `None`.
         networks: how many there are, the prior among them.
-        guided: whether the prior knows what "no label" is.
+        guided: whether a network that draws codes knows what "no label" is.
 
     Raises:
         ValueError: unknown keys, another number of values, values out of range, guidance where there is none.
@@ -161,7 +161,7 @@ def check_sampling(values: dict[str, Any] | None, networks: int, guided: bool) -
     checked["guidance"] = checked["guidance"][0]
     if checked["guidance"] != 1.0 and not guided:
         raise ValueError(
-            "guidance must be 1 for this model, whose prior was not trained with labels left out "
+            "guidance must be 1 for this model, whose networks did not learn codes with labels left out "
             f"(label_dropout in its configuration), got {values['guidance']!r}"
         )
     return checked

@@ -203,14 +203,13 @@ class ImageDistribution(_ModelDistribution):
     def _bound(self, images, labels):
         if labels is not None or not self.model.num_classes:
             return tf.reduce_sum(self.model._log_probs(images, labels), 1)
-        below, prior = self.model._log_probs_by_label(images)
-        return tf.reduce_sum(below, 1) + _mean_over_labels(prior)
+        by_label = tf.reduce_sum(self.model._log_probs_by_label(images), 1)
+        return _mean_over_labels(by_label)
 
     def _draw(self, seeds, labels):
-        grid = _draw_top(self.model, seeds, self.temperature, labels)
-        for index in range(self.model.num_levels - 1, -1, -1):
-            codes = self.model.decoder_condition(grid, index + 1)
-            grid = _draw(self.model.sampler(index), seeds, self.temperature[index], codes)
+        grid = None
+        for index in range(self.model.num_levels, -1, -1):
+            grid = _draw(self.model, index, seeds, self.temperature[index], grid, labels)
         return tf.reshape(grid, [-1, *self._shape])
 
 
@@ -253,9 +252,10 @@ class PriorDistribution(_ModelDistribution):
         inside = tf.reduce_all((flat >= 0) & (flat < size), 1)
         codes = tf.clip_by_value(codes, 0, size - 1)
         if labels is not None or not self.model.num_classes:
-            log_prob = self.model._log_probs_of_top(codes, labels)
+            log_prob = self.model._log_probs_of(codes, None, labels, self.model.num_levels)
         else:
-            log_prob = _mean_over_labels(self.model._log_probs_of_top_by_label(codes))
+            by_label = self.model._log_probs_of_labels(codes, None, self.model.num_levels)
+            log_prob = _mean_over_labels(by_label)
         return tf.where(inside, log_prob, -np.inf)
 
     def _check_values(self, codes):
@@ -263,7 +263,8 @@ class PriorDistribution(_ModelDistribution):
             raise ValueError(f"codes must be whole numbers, got {codes.dtype} with others among them")
 
     def _draw(self, seeds, labels):
-        return tf.reshape(_draw_top(self.model, seeds, self.temperature, labels), [-1, *self._shape])
+        grid = _draw(self.model, self.model.num_levels, seeds, self.temperature[-1], None, labels)
+        return tf.reshape(grid, [-1, *self._shape])
 
 
 def _check_type(value):
@@ -278,11 +279,8 @@ def _mean_over_labels(log_probs):
     return tf.reduce_logsumexp(log_probs, 1) - float(np.log(log_probs.shape[1]))
 
 
-def _draw_top(model, seeds, temperature, labels):
-    return _draw(model.sampler(model.num_levels), seeds, temperature[-1], labels=labels)
-
-
-def _draw(sampler, seeds, temperature, codes=None, labels=None):
-    """Grids of a `Sampler`, from and to tensors."""
+def _draw(model, index, seeds, temperature, codes, labels):
+    """Grids of network `index`, from and to tensors."""
     count = seeds.shape[0]
-    return sampler.draw(seeds, tf.fill([count], temperature), tf.ones([count]), codes, labels)[0]
+    settings = tf.fill([count], temperature), tf.ones([count])
+    return model.sampler(index).draw(seeds, *settings, **model.conditioning(index, codes, labels))[0]

@@ -24,6 +24,7 @@ from haim_tf.saved_model.pictures import decode_image
 RNG = np.random.default_rng(0)
 DECODER = {"width": 4, "blocks": 1, "heads": 1, "dropout": 0.5, "condition_width": 4, "condition_blocks": 1}
 LEVEL = {"downsampling": 2, "codebook_size": 6, "code_dim": 3, "width": 4, "blocks": 1, "decoder": DECODER}
+TOLD = {**LEVEL, "decoder": {**DECODER, "labels": True, "label_dropout": 0.1}}
 PRIOR = {"width": 4, "blocks": 1, "heads": 1, "attention": [0], "label_dropout": 0.1}
 SAMPLING = {"temperature": [0.8, 0.4, 0.6], "top_p": [1.0, 0.7, 0.9], "guidance": 4.0}
 COUNT = 6
@@ -78,8 +79,9 @@ def make_model(**arguments):
     for weight in model.weights:
         if len(weight.shape) > 1:
             weight.assign(RNG.normal(0, 0.4, weight.shape))
-    if model.num_classes:  # Labels weigh enough for guidance to tell.
-        model.prior.embed_label.embeddings.assign(5 * model.prior.embed_label.embeddings)
+    for network in model.networks:
+        if network.num_classes:  # Labels weigh enough for guidance to tell.
+            network.embed_label.embeddings.assign(5 * network.embed_label.embeddings)
     return model
 
 
@@ -149,8 +151,11 @@ def inputs_of(model):
     for level in (1, 2):
         codes = RNG.integers(0, model.codebook_sizes[level - 1], (COUNT, *model.grid_shapes[level]), "int32")
         codes[3, 0, 0] = 99
-        inputs[f"decode_level_{level}"] = {f"codes_{level}": codes, **sampling}
-        inputs[f"reconstruct_level_{level}"] = {"image": images, **sampling}
+        told = {}
+        if level == 2:  # Its decoder takes the label, -1 where there is none.
+            told = {"label": np.array([2, 0, -1, 3, 1, -1], "int32"), **guidance}
+        inputs[f"decode_level_{level}"] = {f"codes_{level}": codes, **sampling, **told}
+        inputs[f"reconstruct_level_{level}"] = {"image": images, **sampling, **told}
     inputs["decode"] = inputs["decode_level_2"]
     return inputs
 
@@ -204,7 +209,8 @@ def expected_images(model, signature, given, rows):
         settings = {name: value for name, value in settings.items() if value != -1}
         seed = given["seed"][i : i + 1]
         if level:
-            images[target] = model.decode(codes[i : i + 1], level, seed, **settings)[0]
+            label = given["label"][i] if "label" in given and given["label"][i] >= 0 else None
+            images[target] = model.decode(codes[i : i + 1], level, seed, labels=label, **settings)[0]
         else:
             images[target] = model.sample(1, given["label"][i : i + 1], seed, **settings)[0]
     return images
@@ -212,7 +218,7 @@ def expected_images(model, signature, given, rows):
 
 @pytest.fixture(scope="module")
 def model():
-    model = make_model()
+    model = make_model(levels=[LEVEL, TOLD])
     model.sampling_defaults = SAMPLING
     model.freeze("codes")  # As one that is being fine-tuned.
     model.compile()
@@ -252,21 +258,29 @@ def test_the_version_folder(model, version):
     assert description["image_shape"] == [8, 8, 3] and description["codebook_sizes"] == [6, 6]
     assert description["code_grids"] == [[4, 4], [2, 2]] and description["batch_sizes"] == [1, 2]
     assert description["name"] == "tiny"
-    assert description["sampling"] == model.sampling_defaults
+    assert description["sampling"] == model.sampling_defaults and description["decodes_without_label"]
     for name, values in SAMPLING.items():
         np.testing.assert_allclose(description["sampling"][name], values, rtol=1e-6)
 
 
-def test_guidance_is_an_input_where_the_prior_knows_what_no_label_is():
+def test_guidance_is_an_input_where_a_network_knows_what_no_label_is():
     def inputs_of_all(**arguments):
         program = saved_model.Program(make_model(**arguments), "float32", [1], xla=False)
         return {name: set(inputs) for name, (_, inputs) in program.signatures().items()}
 
+    def which(found, name):
+        return {signature for signature, inputs in found.items() if name in inputs}
+
+    samples, of_level_2 = {"sample", "serving_default"}, {"decode", "decode_level_2", "reconstruct_level_2"}
+
     plain = {**PRIOR, "label_dropout": 0.0}
     found = inputs_of_all()
-    assert {name for name, inputs in found.items() if "guidance" in inputs} == {"sample", "serving_default"}
+    assert which(found, "guidance") == samples and which(found, "label") == {*samples, "log_prob"}
+    found = inputs_of_all(levels=[LEVEL, TOLD], prior=plain)
+    assert which(found, "guidance") == samples | of_level_2
+    assert which(found, "label") == {*samples, *of_level_2, "log_prob"}
     for arguments in ({"prior": plain}, {"levels": []}, {"prior": plain, "num_classes": None}):
-        assert not any("guidance" in inputs for inputs in inputs_of_all(**arguments).values())
+        assert not which(inputs_of_all(**arguments), "guidance")
 
 
 def prediction_log():

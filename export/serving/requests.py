@@ -10,6 +10,7 @@ import numpy as np
 # How to sample: may be absent, and, but in exports of before they knew it, -1 for the model's own values.
 SAMPLING = {"temperature": (0.0, 100.0), "top_p": (1e-6, 1.0), "guidance": (0.0, 100.0)}
 OWN = -1.0
+NO_LABEL = -1  # Where codes or images are decoded without one.
 MAX_PICTURE_SIDE = 4096
 
 
@@ -31,7 +32,8 @@ def parse(body, inputs, outputs, description, max_examples):
         outputs: names of the signature's outputs.
         description: the export's `haim_tf.json`: `num_classes` and `codebook_sizes` bound labels and codes;
             where it has `sampling`, temperature, top_p and guidance are the model's own where absent or -1,
-            and else 1 where absent.
+            and else 1 where absent; where it has `decodes_without_label`, the label of what is decoded is
+            none where absent or -1.
         max_examples: how many instances one request may have.
 
     Returns:
@@ -83,6 +85,10 @@ def _example(number, instance, inputs, description):
         raise RequestError(f"{where} has the unknown input {_short(unknown[0])}; the inputs are {accepted}")
     own = "sampling" in description
     instance = {**{name: OWN if own else 1.0 for name in inputs if name in SAMPLING}, **instance}
+    decodes = "seed" in inputs and any(name.startswith(("codes_", "image")) for name in inputs)
+    unlabelled = decodes and "label" in inputs and description.get("decodes_without_label")
+    if unlabelled:
+        instance = {"label": NO_LABEL, **instance}
     if missing := [name for name in inputs if name not in instance]:
         raise RequestError(f"{where} lacks {missing[0]}; the inputs are {accepted}")
     example = {}
@@ -91,7 +97,11 @@ def _example(number, instance, inputs, description):
             example[name] = _picture(f"{where}.{name}", instance[name])
         else:
             bounds = _bounds(name, dtype, description)
-            besides = OWN if own and name in SAMPLING else None
+            besides = {}
+            if own and name in SAMPLING:
+                besides = {OWN: "the model's own"}
+            elif name == "label" and unlabelled:
+                besides = {NO_LABEL: "none"}
             example[name] = _array(f"{where}.{name}", instance[name], dtype, shape, bounds, besides)
     return example
 
@@ -109,12 +119,12 @@ def _bounds(name, dtype, description):
 
 
 def _array(where, value, dtype, shape, bounds, besides):
-    """The value as an array, each number within bounds or, where there is such a one, equal to `besides`."""
+    """The value as an array, each number within bounds or one of `besides`, a dict of what those mean."""
     kind = "number" if dtype == "float32" else "int"
     wanted = f"of shape {list(shape)}, {kind}s" if shape else f"one {kind}"
     wanted = f"{where} must be {wanted} from {bounds[0]} to {bounds[1]}"
-    if besides is not None:
-        wanted += f", or {besides:g} for the model's own"
+    for number, meaning in besides.items():
+        wanted += f", or {number:g} for {meaning}"
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError, RecursionError):
@@ -125,8 +135,8 @@ def _array(where, value, dtype, shape, bounds, besides):
         raise RequestError(f"{wanted}, got {_short(value)}")
     # An inf comes of a number like 1e999.
     accepted = (array >= bounds[0]) & (array <= bounds[1])
-    if besides is not None:
-        accepted = accepted | (array == besides)
+    for number in besides:
+        accepted = accepted | (array == number)
     if not accepted.all():
         raise RequestError(f"{wanted}, got {_short(value) if not shape else 'others among them'}")
     return array.astype(dtype)

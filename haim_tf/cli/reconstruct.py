@@ -20,6 +20,7 @@ flags.DEFINE_integer(
     "level", 0, "Level whose codes are kept, 1 the finest; 0: every level in turn.", lower_bound=0
 )
 flags.DEFINE_enum("decoder", "both", ["main", "auxiliary", "both"], "The decoders to reconstruct with.")
+flags.DEFINE_bool("use_labels", False, "Tell main decoders the data's labels, where they take any.")
 flags.DEFINE_integer("seed", 0, "Seed of what the main decoders sample.")
 flags.DEFINE_list(
     "temperature",
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
     import numpy as np
 
     from haim_tf import data, presets
+    from haim_tf.class_names import relabelled
 
     output = check_sheet(FLAGS.output)
     sampling = {name: parse_numbers(name, FLAGS[name].value) for name in ("temperature", "top_p")}
@@ -49,11 +51,15 @@ def main(argv: list[str]) -> None:
     levels = [FLAGS.level] if FLAGS.level else range(1, model.num_levels + 1)
     decoders = ["main", "auxiliary"] if FLAGS.decoder == "both" else [FLAGS.decoder]
     source = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
-    originals = source.images[np.arange(min(FLAGS.num, len(source)))]
+    chosen = np.arange(min(FLAGS.num, len(source)))
+    labels = None
+    if FLAGS.use_labels and model.num_classes and source.labels is not None:
+        labels = relabelled(source, model).labels[chosen]
+    originals = source.images[chosen]
     columns, names = [originals], ["original"]
     for level in levels:
         for decoder in decoders:
-            options = {**sampling, "verbose": True} if decoder == "main" else {}
+            options = {**sampling, "labels": labels, "verbose": True} if decoder == "main" else {}
             columns.append(model.reconstruct(originals, level, decoder, seed=FLAGS.seed, **options))
             names.append(f"level {level} {decoder}")
     sheet = np.stack(columns, axis=1).reshape(-1, *model.image_shape)

@@ -37,9 +37,9 @@ flags.DEFINE_list(
 flags.DEFINE_float(
     "guidance",
     None,
-    "How far the prior is moved towards the label: 1 samples the model's distribution, more sharpens what "
-    "belongs to the label. By default the preset's own value; others than 1 are for presets whose prior was "
-    "trained with labels left out.",
+    "How far samples are moved towards the label: 1 samples the model's distribution, more sharpens what "
+    "belongs to the label. By default the preset's own value; others than 1 are for presets whose networks "
+    "were trained with labels left out.",
 )
 flags.DEFINE_integer("batch_size", 64, "Images sampled at once.", lower_bound=1)
 flags.DEFINE_integer("columns", None, "Images in a row of the sheet.", lower_bound=1)

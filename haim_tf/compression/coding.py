@@ -76,10 +76,7 @@ def compress(
             used[place] = True
         grids = [keras.ops.convert_to_numpy(model.elements(elements)), *model.encode(elements)]
         if model.num_classes and labels is None:
-            # A model without levels has its prior over the pixels.
-            top = grids[-1] if model.num_levels else elements
-            by_label = model._run("_log_probs_of_top_by_label", top)
-            tile_labels = by_label.argmax(axis=1).astype("int32")
+            tile_labels = _likeliest_labels(model, [elements, *grids[1:], None])
         # A slot without a tile must look in here as it does in decoding.
         for grid in (tile_labels, *grids[1:]):
             grid[~used] = 0
@@ -200,10 +197,10 @@ def _code(model, steps, groups, size, labels=None, grids=None):
     Returns:
         The pixels, int32 `(size, H, W[, C])`.
     """
+    below = None
     if model.num_classes:
         uniform = np.full((size, model.num_classes), 1.0, "float32")
         labels = _code_values(groups, size, None if grids is None else labels, uniform)
-    below = None
     for index in range(model.num_levels, -1, -1):
         known = None if grids is None else grids[index]
 
@@ -211,10 +208,15 @@ def _code(model, steps, groups, size, labels=None, grids=None):
             values = None if known is None else known[(slice(None), *position)]
             return _code_values(groups, size, values, probabilities)
 
-        top = index == model.num_levels
-        conditioning = {"codes": below, "labels": labels if top and model.num_classes else None}
-        below = steps[index].run(size, code, **conditioning)
+        below = steps[index].run(size, code, **model.conditioning(index, below, labels))
     return below
+
+
+def _likeliest_labels(model, grids):
+    """The label that each tile is shortest with, int32 `(size,)`, by the networks that are told it."""
+    told = [index for index, network in enumerate(model.networks) if network.num_classes]
+    parts = [model._run("_log_probs_of_labels", *grids[i : i + 2], i) for i in told]
+    return sum(parts).argmax(axis=1).astype("int32")
 
 
 def _code_values(groups, size, known, probabilities):

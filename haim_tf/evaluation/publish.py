@@ -63,7 +63,7 @@ def publish_preset(
         score, baseline_score: what benchmarks/classification_accuracy_score.py wrote of the two; several
             files, such as those of default and of plain sampling, as a list.
         label_posterior: also measure how often the label is the most probable one by Bayes' rule, which
-            costs a pass of the prior for each image and label.
+            costs a pass of the prior, and of main decoders that are told labels, for each image and label.
         random_weights: with a `config.json`: random weights by `seed`, for tests, of a model that heeds all
             of its input.
 

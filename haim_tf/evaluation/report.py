@@ -134,9 +134,9 @@ def _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_l
     codes, partners = measured["codes"], _others(len(chosen), seed)
     shuffled = [[] for _ in names]
     for rows in batches:
-        lower = images_of(rows)
+        lower, own = images_of(rows), None if labels is None else labels[rows]
         for i, grids in enumerate(codes):
-            shuffled[i].append(_log_probs_given(model, lower, grids[partners[rows]], i + 1))
+            shuffled[i].append(_run(model, "_log_probs_of", lower, grids[partners[rows]], own, i))
             lower = grids[rows]
         bar.add(1)
 
@@ -161,6 +161,8 @@ def _evaluate(model, data, num, seed, batch_size, reconstructions, verbose, by_l
                 seed=seed,
                 temperature=1.0,
                 top_p=1.0,
+                guidance=1.0,
+                labels=None if labels is None else labels[drawn],
                 batch_size=batch_size,
                 verbose=verbose,
             )
@@ -183,24 +185,23 @@ def _measure(model, images, labels, by_label):
     """What one batch of images says for itself, a tree of arrays `(B, ...)`: its codes, its log-probabilities
     level by level and of the top codes (and those under every label), the auxiliary decoders' errors."""
     codes = model.encode(images)
-    log_probs, errors, lower = [], {}, images
-    for level, grids in enumerate(codes, start=1):
-        log_probs.append(_log_probs_given(model, lower, grids, level))
+    log_probs, by_labels, errors, grids = [], [], {}, [images, *codes, None]
+    for index, network in enumerate(model.networks):
+        if by_label and network.num_classes:
+            by_labels.append(_run(model, "_log_probs_of_labels", *grids[index : index + 2], index))
+            log_probs.append(by_labels[-1][np.arange(len(images)), labels])
+        else:
+            log_probs.append(_run(model, "_log_probs_of", *grids[index : index + 2], labels, index))
+    for level in range(1, model.num_levels + 1):
         if model.has_auxiliary(level):
-            painted = model._run("_auxiliary", grids, level, batch_size=len(images))
+            painted = _run(model, "_auxiliary", codes[level - 1], level)
             errors[f"level_{level}"] = squared_errors(painted, images)
-        lower = grids
-    found = {"codes": codes, "errors": errors}
-    if by_label:
-        found["by_label"] = model._run("_log_probs_of_top_by_label", lower, batch_size=len(images))
-        log_probs.append(found["by_label"][np.arange(len(images)), labels])
-    else:
-        log_probs.append(model._run("_log_probs_of_top", lower, labels, batch_size=len(images)))
-    return {**found, "log_probs": np.stack(log_probs, axis=1)}
+    found = {"codes": codes, "errors": errors, "log_probs": np.stack(log_probs, axis=1)}
+    return {**found, "by_label": sum(by_labels)} if by_labels else found
 
 
-def _log_probs_given(model, lower, codes, level):
-    return model._run("_log_probs_given_codes", lower, codes, level, batch_size=len(lower))
+def _run(model, name, *arrays):
+    return model._run(name, *arrays, batch_size=len(arrays[0]))
 
 
 def check_weights(model: keras.Model) -> None:

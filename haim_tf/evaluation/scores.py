@@ -1,6 +1,6 @@
 """Scores of single images: bits/dim by level, and the label's posterior by Bayes' rule.
 
-The label enters the prior only, so that encoder and main decoders run once for all labels.
+Encoders and the networks that are told no label, most often all but the prior, run once for all labels.
 """
 
 import csv
@@ -33,15 +33,14 @@ def label_log_probs(model: HierarchicalModel, images: ArrayLike, batch_size: int
         >>> label_posterior(log_probs).sum(axis=1)
         array([1., 1.])
     """
-    below, by_label = _parts(model, images, batch_size)
-    return below.sum(axis=1, keepdims=True) + by_label
+    return _parts(model, images, batch_size).sum(axis=1)
 
 
 def label_posterior(log_probs: ArrayLike) -> np.ndarray:
     """p(y given x) by Bayes' rule from `(B, num_classes)` log p(x given y), with equally likely labels.
 
-    NOTE: from bounds instead of likelihoods, and so an approximation: it is exact for the codes, whose prior
-    the label enters.
+    NOTE: from bounds instead of likelihoods, and so an approximation: it is exact for the codes that
+    networks told the label are of.
     """
     log_probs = np.asarray(log_probs, "float64")
     shares = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
@@ -70,9 +69,9 @@ def score(
     if not model.num_classes:
         images = inputs.check_images(images, model.image_shape)
         return columns(model, model._run("_log_probs", images, None, batch_size=batch_size))
-    below, by_label = _parts(model, images, batch_size)
-    own = by_label[np.arange(len(images)), labels]
-    return columns(model, np.concatenate([below, own[:, None]], axis=1), labels, by_label)
+    by_label = _parts(model, images, batch_size)
+    own = by_label[np.arange(len(images)), :, labels]
+    return columns(model, own, labels, by_label.sum(axis=1))
 
 
 def marginal_log_probs(model: HierarchicalModel, images: ArrayLike, batch_size: int = 64) -> np.ndarray:
@@ -95,9 +94,10 @@ def marginal_log_probs(model: HierarchicalModel, images: ArrayLike, batch_size: 
     if not model.num_classes:
         images = inputs.check_images(images, model.image_shape)
         return model._run("_log_probs", images, None, batch_size=batch_size).astype("float64")
-    below, by_label = _parts(model, images, batch_size)
-    top = np.logaddexp.reduce(by_label, axis=1, keepdims=True) - math.log(model.num_classes)
-    return np.concatenate([below, top], axis=1)
+    # From the top down: of all codes so far together, then of each level's given those above it.
+    joint = np.cumsum(_parts(model, images, batch_size)[:, ::-1], axis=1)[:, ::-1]
+    joint = np.logaddexp.reduce(joint, axis=2) - math.log(model.num_classes)
+    return np.concatenate([joint[:, :-1] - joint[:, 1:], joint[:, -1:]], axis=1)
 
 
 def columns(
@@ -112,8 +112,8 @@ def columns(
         model: the `HierarchicalModel` that they are of.
         log_probs: `(B, L + 1)`, of each level given the codes above it, finest first, and of the top codes.
         labels: ints `(B,)`.
-        by_label: of the top codes under every label, `(B, num_classes)`; without it nothing is said of the
-            label's posterior.
+        by_label: of the images under every label, `(B, num_classes)`, up to what no label changes; without
+            it nothing is said of the label's posterior.
     """
     bits = bits_per_dim(model, log_probs)
     names = [f"level_{i + 1}" for i in range(model.num_levels)] + ["prior"]
@@ -153,5 +153,4 @@ def _parts(model, images, batch_size):
     if not model.num_classes:
         raise ValueError("this model is not class-conditional: it has no likelihood of a label")
     images = inputs.check_images(images, model.image_shape)
-    below, by_label = model._run("_log_probs_by_label", images, batch_size=batch_size)
-    return below.astype("float64"), by_label.astype("float64")
+    return model._run("_log_probs_by_label", images, batch_size=batch_size).astype("float64")

@@ -83,10 +83,11 @@ def reconstructions(model: HierarchicalModel, images: ImageData, seed: int) -> n
     """The rows of reconstructions.png, one after the other, uint8 `(N, H, W, C)`."""
     places = np.linspace(0, len(images) - 1, RECONSTRUCTED).astype(int)
     rows = [np.asarray(images.images[places])]
+    labels = images.labels[places] if model.num_classes and images.labels is not None else None
     for level in range(1, model.num_levels + 1):
         if model.has_auxiliary(level):
             rows.append(model.reconstruct(rows[0], level=level, decoder="auxiliary"))
-        rows += [model.reconstruct(rows[0], level=level, seed=seed + i) for i in range(2)]
+        rows += [model.reconstruct(rows[0], level=level, seed=seed + i, labels=labels) for i in range(2)]
     return np.concatenate(rows)
 
 

@@ -47,10 +47,10 @@ class Generation:
             temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one per
                 level (finest first) and one for the prior. `None`: the model's own `sampling_defaults`.
             top_p: mass of the nucleus to sample from, in (0, 1]; one value or several, or `None`, as above.
-            guidance: how far the prior is moved towards the label (classifier-free guidance, Ho and Salimans
+            guidance: how far networks are moved towards the label (classifier-free guidance, Ho and Salimans
                 2022): 1 samples the model's distribution, more sharpens what belongs to the label, 0 leaves
-                the label out. `None` as above. Only where the prior was trained with labels left out
-                (`label_dropout`); the prior then runs twice.
+                the label out. `None` as above. Only where the prior, or a main decoder over codes, was
+                trained with labels left out (`label_dropout`); these then run twice.
             batch_size: how many images are sampled at once.
             verbose: whether to show a progress bar; `None`: when there is more than one batch.
 
@@ -101,6 +101,8 @@ class Generation:
         top_p: float | Sequence[float] | None = None,
         batch_size: int = 64,
         verbose: bool | None = None,
+        labels: Labels | None = None,
+        guidance: float | None = None,
     ) -> np.ndarray:
         """Samples everything below level `level` (the top one where `None`): images for its codes.
 
@@ -108,12 +110,15 @@ class Generation:
             codes: int `(B, h_l, w_l)` in 0..K_l-1.
             level: 1..L.
             seed, temperature, top_p, batch_size, verbose: as for `sample`.
+            labels: the images', as for `log_prob`; only main decoders that are told labels heed them.
+                `None`: none, which such decoders must have been trained for (`label_dropout`).
+            guidance: as for `sample`, where labels are given.
 
         Returns:
             uint8 `(B, H, W, C)`.
 
         Raises:
-            ValueError: codes, level or numbers that do not fit the model.
+            ValueError: codes, level, labels or numbers that do not fit the model.
 
         Example:
             >>> model = haim_tf.load("debug")
@@ -123,8 +128,13 @@ class Generation:
         level = inputs.check_level(self.num_levels if level is None else level, self.num_levels)
         codes = inputs.check_codes(codes, self.grid_shapes[level], self.codebook_sizes[level - 1])
         seeds = seed_pairs(seed, len(codes))
-        sampling = self._sampling_of(temperature=temperature, top_p=top_p)
-        return self._sample_below((level, codes), None, seeds, sampling, batch_size, verbose)
+        sampling = self._sampling_of(temperature=temperature, top_p=top_p, guidance=guidance)
+        told = any(decoder.num_classes for decoder in self.decoders[:level])
+        if labels is None:
+            sampling["guidance"] = 1.0
+        if labels is not None or told:
+            labels = self._labels_or_none(labels, len(codes), self.decoders[:level])
+        return self._sample_below((level, codes), labels, seeds, sampling, batch_size, verbose)
 
     def reconstruct(
         self,
@@ -141,7 +151,8 @@ class Generation:
             level: whose codes are kept, 1..L.
             decoder: `"main"` samples everything below from the main decoders; `"auxiliary"` goes down
                 through the auxiliary decoders, which shows what the codes hold.
-            seed: as for `sample`; further `sampling` arguments likewise.
+            seed: as for `sample`.
+            **sampling: further arguments of `decode`.
 
         Returns:
             uint8 `(B, H, W, C)`.
@@ -197,7 +208,7 @@ class Generation:
         """Builds the programs of some networks' samplers, at once where they are not there yet."""
 
         def build(index):
-            self.sampler(index).compile(batch_size, guided and index == self.num_levels)
+            self.sampler(index).compile(batch_size, guided and self.networks[index].takes_guidance)
 
         with concurrent.futures.ThreadPoolExecutor(len(indices)) as pool:
             list(pool.map(build, indices))
@@ -208,7 +219,8 @@ class Generation:
         return check_sampling({**self.sampling_defaults, **given}, len(self.networks), self.takes_guidance)
 
     def _sample_below(self, known, labels, seeds, sampling, batch_size, verbose):
-        """Samples the prior (where no `(level, codes)` is known) and every level below, batch by batch."""
+        """Samples the prior (where no `(level, codes)` is known) and every level below, batch by batch;
+        `labels` may be `None` where no network is told any."""
         require_positive_integers(batch_size=batch_size)
         guidance = sampling["guidance"] if sampling["guidance"] != 1.0 else None
         top = self.num_levels if known is None else known[0] - 1
@@ -230,9 +242,8 @@ class Generation:
                     seeds[rows],
                     sampling["temperature"][index],
                     sampling["top_p"][index],
-                    codes=self.decoder_condition(grid, index + 1) if index < self.num_levels else None,
-                    labels=labels[rows] if index == self.num_levels and labels is not None else None,
-                    guidance=guidance if index == self.num_levels else None,
+                    **self.conditioning(index, grid, None if labels is None else labels[rows]),
+                    guidance=guidance if self.networks[index].takes_guidance else None,
                 )
                 bar.add(1)
             images.append(grid.astype("uint8"))

@@ -33,17 +33,19 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
 
         log p(x_0 | y) >= sum_l log p(x_{l-1} | x_l) + log p(x_L | y),
 
-    since the codes are a deterministic function of the image. Autoencoders learn from their auxiliary
-    decoders alone; main decoders and prior learn on the codes behind a stop-gradient.
+    since the codes are a deterministic function of the image; with log p(x_{l-1} | x_l, y) where a main
+    decoder is told the label. Autoencoders learn from their auxiliary decoders alone; main decoders and prior
+    learn on the codes behind a stop-gradient.
 
     Args:
         image_shape: `(H, W, C)`, `C` 1 or 3.
         levels: a list of dicts, finest first; each holds `downsampling`, `codebook_size`, `code_dim`,
             `width`, `blocks` (see `DiscreteAutoencoder`) and `decoder`, a dict of its `kind` (a name of
             `networks.NETWORKS`; `"pixel_cnn"` where there is none) and arguments (`width`, `blocks`,
-            `kernel_size`, `attention`, ...); and may hold `commitment`, `decay`, `revive_below` and
-            `auxiliary`, which says what the codes are learned by. An empty list gives a flat, code-free
-            autoregressive model of the pixels.
+            `kernel_size`, `attention`, ...) and of `labels`, whether it is told the label as the prior is
+            (by default not); and may hold `commitment`, `decay`, `revive_below` and `auxiliary`, which says
+            what the codes are learned by. An empty list gives a flat, code-free autoregressive model of the
+            pixels.
         prior: a dict like `decoder`.
         num_classes: number of labels y of a class-conditional model, or `None`.
         pixel_likelihood: `"logistic_mixture"`, `"categorical"` (256 values; `C` = 1 only), or a dict of the
@@ -139,7 +141,7 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
                     likelihood=likelihood,
                     codebook_size=lower,
                     upsampling=factor,
-                    num_classes=None,
+                    num_classes=self._classes_of(f"level {i}'s decoder", decoder),
                     code_dim=level["code_dim"] if self.autoencoders[-1].end_to_end else None,
                     dtype=policy,
                     name=f"decoder_{i}",
@@ -163,6 +165,15 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
         self._prepare_training()
         self._programs = {}
         self.build()
+
+    def _classes_of(self, where, decoder):
+        """How many labels a main decoder is told, or `None`; takes what says so out of its dict."""
+        labels = decoder.pop("labels", False) if isinstance(decoder, dict) else False
+        if not isinstance(labels, bool):
+            raise ValueError(f"{where}: labels must be true or false, got {labels!r}")
+        if labels and not self.num_classes:
+            raise ValueError(f"{where}: labels must be false without num_classes, got {labels!r}")
+        return self.num_classes if labels else None
 
     def _pixel_likelihood(self, configuration, mixtures):
         if isinstance(configuration, str):
@@ -204,9 +215,21 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
 
     @property
     def takes_guidance(self) -> bool:
-        """Whether `sample` takes a `guidance` other than 1: the prior is over codes and was trained with
-        labels left out."""
-        return self.prior.no_label is not None and self.prior.likelihood.takes_guidance
+        """Whether `sample` takes a `guidance` other than 1: the prior, or a main decoder that is told the
+        label, is over codes and was trained with labels left out."""
+        return any(network.takes_guidance for network in self.networks)
+
+    def no_label(self, networks: Sequence[AutoregressiveNetwork]) -> int | None:
+        """The label that stands for none, or `None` where one of these networks has no such label, or none is
+        told labels.
+
+        Example:
+            >>> model = haim_tf.load("fashion_mnist28")
+            >>> model.no_label([model.prior])
+            10
+        """
+        told = [network.no_label for network in networks if network.num_classes]
+        return self.num_classes if told and None not in told else None
 
     def without_teachers(self) -> HierarchicalModel:
         """A copy that lacks the teachers of masked self-prediction: smaller, alike in everything but training
@@ -225,6 +248,46 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
         for name, part in model.parts.items():
             for ours, theirs in zip(part.weights, self.parts[name].weights, strict=True):
                 ours.assign(theirs)
+        return model
+
+    def with_labels(self, *levels: int, label_dropout: float = 0.1) -> HierarchicalModel:
+        """A copy whose main decoders of these levels are told the label too: alike in everything until it is
+        trained, since what labels add is zero at first.
+
+        What tells classes apart and is finer than the top codes, the prior alone cannot draw. Decoders that
+        have learned it sample it, guided where `label_dropout` is not 0; in return the label's posterior
+        runs them once per label.
+
+        Args:
+            levels: 1 the finest; those whose decoders are told the label already stay as they are.
+            label_dropout: share of the training examples whose label is left out, for guidance.
+
+        Raises:
+            ValueError: the model takes no labels; levels or a share that do not fit it.
+
+        Example:
+            >>> model = haim_tf.load("debug").with_labels(2)
+            >>> model.freeze("codes", "prior", "decoder_1")
+            >>> model.compile()
+            >>> images, labels = np.zeros((8, 16, 16, 3), "uint8"), np.arange(8)
+            >>> history = model.fit(images, labels, verbose=0)
+        """
+        config = self.get_config()
+        config["levels"] = [dict(level) for level in config["levels"]]
+        for level in (inputs.check_level(level, self.num_levels) for level in levels):
+            if not self.decoders[level - 1].num_classes:
+                told = {"labels": True, "label_dropout": label_dropout}
+                config["levels"][level - 1]["decoder"] = {**config["levels"][level - 1]["decoder"], **told}
+        model = type(self).from_config(config)
+        for name, part in model.parts.items():
+            ours, theirs = part.weights, self.parts[name].weights
+            if len(ours) > len(theirs):
+                layers = part.label_layers()
+                layers[0].weights[0].assign(layers[0].weights[0] * 0)
+                fresh = {id(weight) for layer in layers for weight in layer.weights}
+                ours = [weight for weight in ours if id(weight) not in fresh]
+            for weight, value in zip(ours, theirs, strict=True):
+                weight.assign(value)
         return model
 
     @classmethod
@@ -300,4 +363,6 @@ def _split_level(index, level):
             f"missing: {missing}, unknown: {unknown}"
         )
     require_positive_integers(downsampling=level["downsampling"])
-    return {key: value for key, value in level.items() if key != "decoder"}, level["decoder"]
+    decoder = level["decoder"]
+    decoder = dict(decoder) if isinstance(decoder, dict) else decoder
+    return {key: value for key, value in level.items() if key != "decoder"}, decoder

@@ -13,7 +13,7 @@ from haim_tf.class_names import Labels
 from haim_tf.layers.types import Tensor
 from haim_tf.models import inputs
 
-# Pairs of image and label that the prior sees at once where it is asked about every label.
+# Pairs of grid and label that a network sees at once where it is asked about every label.
 PAIRS = 64
 
 
@@ -54,28 +54,57 @@ class Inference:
             codes.append(grid)
         return codes
 
-    def _log_probs_below(self, grids):
-        """Each main decoder's log-probability of its grid given the codes above it, a list of `(B,)`."""
-        return [
-            ops.sum(decoder.log_prob(lower, codes=self.decoder_condition(codes, level)), axis=(1, 2))
-            for level, (decoder, lower, codes) in enumerate(
-                zip(self.decoders, grids[:-1], grids[1:], strict=True), start=1
-            )
-        ]
+    def conditioning(
+        self, index: int, codes: Tensor | None, labels: Tensor | None
+    ) -> dict[str, Tensor | None]:
+        """What network `index` (0 the finest decoder, `num_levels` the prior) is told: `codes` of the level
+        above it, where there is one, and `labels`, where it takes them.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.conditioning(model.num_levels, None, np.array([3]))["labels"]
+            array([3])
+        """
+        if index < self.num_levels:
+            codes = self.decoder_condition(codes, index + 1)
+        return {"codes": codes, "labels": labels if self.networks[index].num_classes else None}
+
+    def _log_probs_of(self, lower, codes, labels, index):
+        """Log-probability `(B,)` of network `index`'s grids (images at 0), given codes above and labels."""
+        lower = lower if index else self.elements(lower)
+        conditioning = self.conditioning(index, codes, labels)
+        return ops.sum(self.networks[index].log_prob(lower, **conditioning), axis=(1, 2))
+
+    def _log_probs_of_labels(self, lower, codes, index):
+        """The same under every label, `(B, num_classes)`: in a loop over some pairs of grid and label, so
+        that neither program nor memory grows with the number of labels."""
+        count = ops.shape(lower)[0]  # An int, or a tensor in a graph for any number.
+        if not self.networks[index].num_classes:
+            return ops.tile(self._log_probs_of(lower, codes, None, index)[:, None], (1, self.num_classes))
+        pairs = count * self.num_classes
+        size = min(pairs, PAIRS) if isinstance(pairs, int) else ops.minimum(pairs, PAIRS)
+
+        def log_probs(chunk):
+            # The last chunk is filled up with the last grid's pairs.
+            chosen = ops.minimum(chunk * size + ops.arange(size, dtype="int32"), pairs - 1)
+            labels, rows = chosen % self.num_classes, chosen // self.num_classes
+            above = None if codes is None else ops.take(codes, rows, axis=0)
+            return self._log_probs_of(ops.take(lower, rows, axis=0), above, labels, index)
+
+        found = one_by_one(log_probs, -(-pairs // size))
+        return ops.reshape(ops.reshape(found, (-1,))[:pairs], (-1, self.num_classes))
 
     def _log_probs(self, images, labels):
-        grids = [self.elements(images), *self._encode(images)]
-        prior = ops.sum(self.prior.log_prob(grids[-1], labels=labels), axis=(1, 2))
-        return ops.stack([*self._log_probs_below(grids), prior], axis=1)
+        """`(B, L + 1)`: of each level given the codes above it, finest first, and of the top codes."""
+        grids = [images, *self._encode(images), None]
+        parts = [self._log_probs_of(*grids[i : i + 2], labels, i) for i in range(self.num_levels + 1)]
+        return ops.stack(parts, axis=1)
 
-    def _log_probs_given_codes(self, lower, codes, level):
-        lower = self.elements(lower) if level == 1 else lower
-        codes = self.decoder_condition(codes, level)
-        return ops.sum(self.decoders[level - 1].log_prob(lower, codes=codes), axis=(1, 2))
-
-    def _log_probs_of_top(self, grid, labels):
-        grid = grid if self.num_levels else self.elements(grid)
-        return ops.sum(self.prior.log_prob(grid, labels=labels), axis=(1, 2))
+    def _log_probs_by_label(self, images):
+        """The same under every label, `(B, L + 1, num_classes)`; what is told no label runs once."""
+        grids = [images, *self._encode(images), None]
+        parts = [self._log_probs_of_labels(*grids[i : i + 2], i) for i in range(self.num_levels + 1)]
+        return ops.stack(parts, axis=1)
 
     def _auxiliary_losses(self, images):
         """What each autoencoder's loss is on a batch, float32 `(B, L)`, a row like the other."""
@@ -85,31 +114,6 @@ class Inference:
             losses.append(outputs["loss"])
             grid = outputs["codes"]
         return ops.broadcast_to(ops.stack(losses)[None], (ops.shape(images)[0], self.num_levels))
-
-    def _log_probs_by_label(self, images):
-        """`(B, L)`, a level each, and the prior under every label, `(B, num_classes)`: nothing runs twice."""
-        grids = [self.elements(images), *self._encode(images)]
-        below = self._log_probs_below(grids)
-        below = ops.stack(below, axis=1) if below else ops.zeros((ops.shape(images)[0], 0), "float32")
-        return below, self._log_probs_of_top_by_label(grids[-1] if self.num_levels else images)
-
-    def _log_probs_of_top_by_label(self, grid):
-        """The prior under every label, `(B, num_classes)`: in a loop over some pairs of grid and label,
-        so that neither program nor memory grows with the number of labels."""
-        grid = grid if self.num_levels else self.elements(grid)
-        count = ops.shape(grid)[0]  # An int, or a tensor in a graph for any number.
-        pairs = count * self.num_classes
-        size = min(pairs, PAIRS) if isinstance(pairs, int) else ops.minimum(pairs, PAIRS)
-
-        def log_probs(chunk):
-            # The last chunk is filled up with the last grid's pairs.
-            chosen = ops.minimum(chunk * size + ops.arange(size, dtype="int32"), pairs - 1)
-            labels = chosen % self.num_classes
-            rows = ops.take(grid, chosen // self.num_classes, axis=0)
-            return ops.sum(self.prior.log_prob(rows, labels=labels), axis=(1, 2))
-
-        found = one_by_one(log_probs, -(-pairs // size))
-        return ops.reshape(ops.reshape(found, (-1,))[:pairs], (-1, self.num_classes))
 
     def decoder_condition(self, codes: Tensor, level: int) -> Tensor:
         """What the main decoder of `level` reads of the codes: themselves, or end to end their vectors.
@@ -180,7 +184,7 @@ class Inference:
         Args:
             images: uint8, or float in 0..255, `(B, H, W, C)`.
             labels: ints `(B,)` in 0..num_classes-1 or names of classes, or one of them. Class-conditional
-                models need them, but for those whose prior was trained with labels left out
+                models need them, but for those whose networks were trained with labels left out
                 (`label_dropout`), where `None` gives the bound without a label.
 
         Raises:
@@ -224,8 +228,13 @@ class Inference:
 
     def _log_probs_by_part(self, images, labels):
         images = inputs.check_images(images, self.image_shape)
-        if labels is None and self.prior.no_label is not None:
-            labels = np.full(len(images), self.prior.no_label, "int32")
-        else:
-            labels = inputs.check_labels(labels, self.num_classes, len(images), self.class_names)
+        labels = self._labels_or_none(labels, len(images), self.networks)
         return self._run("_log_probs", images, labels)
+
+    def _labels_or_none(self, labels, count, networks):
+        """Checked labels `(count,)`, those that stand for none where `None` is given and these networks know
+        such."""
+        none = self.no_label(networks)
+        if labels is None and none is not None:
+            return np.full(count, none, "int32")
+        return inputs.check_labels(labels, self.num_classes, count, self.class_names)

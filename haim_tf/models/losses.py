@@ -52,6 +52,7 @@ class Losses:
         def network_loss(name, network, **conditioning):
             if training and not network.trainable_variables:
                 return
+            conditioning["labels"] = labels if network.num_classes else None
             nats = ops.mean(ops.sum(-network.log_prob(grid, training=training, **conditioning), axis=(1, 2)))
             losses[name] = nats / math.prod(grid.shape[1:])
             bits.append(nats / dimensions)
@@ -94,7 +95,7 @@ class Losses:
                 condition = outputs["code_vectors"]
             network_loss(f"decoder_{i}", decoder, codes=condition)
             grid = codes
-        network_loss("prior", self.prior, labels=labels)
+        network_loss("prior", self.prior)
         if len(bits) == len(self.networks):
             statistics["bits_per_dim"] = sum(bits)
         return losses, statistics

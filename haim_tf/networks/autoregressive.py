@@ -112,6 +112,11 @@ class AutoregressiveNetwork(keras.layers.Layer):
         params = self(x, codes=codes, labels=labels, corner=corner, training=training)
         return self.likelihood.log_prob(params, x)
 
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether what it predicts with a label can be moved away from what it predicts without one."""
+        return self.no_label is not None and self.likelihood.takes_guidance
+
     def drop_labels(self, labels: Tensor) -> Tensor:
         """Labels `(B,)` of a training step, each left out with the probability `label_dropout`.
 

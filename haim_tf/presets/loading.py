@@ -83,18 +83,18 @@ def load(
         model.origin = {"name": metadata.get("name", folder.name), "sha256": metadata.get("sha256")}
         model.origin |= {"pretrained": bool(metadata.get("pretrained")), "dataset": metadata.get("dataset")}
         weights_file.check(path, metadata.get("sha256"))
-        fresh, unconditional = [], arguments.get("num_classes") is None
-        if changed:
-            fresh = model.prior.label_layers()
-            if not unconditional:
-                fresh = fresh[:1]  # What reads the labels is known; only their rows are others.
-        weights_file.restore(model, path, fresh, fresh_absent=unconditional)
-        if changed and unconditional:
-            fresh[0].weights[0].assign(
-                fresh[0].weights[0] * 0
-            )  # What is added to a working network is 0 at first.
-        elif changed:
-            _start_classes(model, weights_file.stored(model, path, fresh[0].weights[0]), own)
+        unconditional = arguments.get("num_classes") is None
+        told = [network for network in model.networks if changed and network.label_layers()]
+        # Where the preset takes labels, what reads them is known; only their rows are others.
+        fresh = [n.label_layers() if unconditional else n.label_layers()[:1] for n in told]
+        weights_file.restore(model, path, sum(fresh, []), fresh_absent=unconditional)
+        for network, (table, *_) in zip(told, fresh, strict=True):
+            variable = table.weights[0]
+            if unconditional:
+                variable.assign(variable * 0)  # What is added to a working network is 0 at first.
+            else:
+                old = weights_file.stored(model, path, variable)
+                variable.assign(_class_rows(model, network, old, own))
     elif weights:
         warnings.warn(
             f"{folder} holds no {WEIGHTS}: the weights of this model are RANDOM. "
@@ -104,18 +104,19 @@ def load(
     return model
 
 
-def _start_classes(model, old, names):
-    """Fills a new class embedding from the rows of an old one, `(rows, width)`, of classes of these names."""
+def _class_rows(model, network, old, names):
+    """A network's new class embedding from the rows of its old one, `(rows, width)`, of classes of these
+    names."""
     import numpy as np
 
     from haim_tf.class_names import find_class
 
-    table, no_label = model.prior.label_layers()[0].weights[0], model.prior.no_label
-    rows = np.repeat(old.mean(0, keepdims=True) if no_label is None else old[-1:], table.shape[0], axis=0)
+    count = network.num_classes + (network.no_label is not None)
+    rows = np.repeat(old.mean(0, keepdims=True) if network.no_label is None else old[-1:], count, axis=0)
     for label, name in enumerate(model.class_names or ()):
         with contextlib.suppress(ValueError):  # A class that the preset does not have.
             rows[label] = old[find_class(name, names)]
-    table.assign(rows)
+    return rows
 
 
 def _build(folder, arguments):

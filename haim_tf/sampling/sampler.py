@@ -63,6 +63,7 @@ def sample_grid(
     guided = guidance is not None
     if guided:
         labels = ops.concatenate([labels, ops.full_like(labels, network.no_label)])
+        codes = None if codes is None else ops.concatenate([codes, codes])
 
     def decide(params, row, column, carry):
         drawn_from = params

@@ -42,12 +42,13 @@ def export(
     where it has no levels):
 
     - `sample`, also `serving_default`: `label`, `seed`, `temperature`, `top_p` -> `image`, `image_bytes`;
-      `guidance` is a further input where the prior was trained with labels left out (`label_dropout`)
+      `guidance` is a further input where networks were trained with labels left out (`label_dropout`)
     - `encode`: `image` -> `codes_1`, ..., `codes_L`; `encode_bytes`: `image_bytes` -> the same
     - `decode_level_l`: `codes_l`, `seed`, `temperature`, `top_p` -> `image`, `image_bytes`; `decode` is the
       top level's
     - `reconstruct_level_l`: `image`, `seed`, `temperature`, `top_p` -> `image`, `image_bytes`;
-      `reconstruct` is level 1's
+      `reconstruct` is level 1's. Where main decoders below are told the label, `label` and `guidance` are
+      further inputs of both; a label of -1 is none, where these decoders were trained without one too
     - `log_prob`: `image`, `label` -> `log_prob`, `bits_per_dim`, `bits_per_dim_level_1`, ..., `_prior`
 
     Tensors: `image` uint8 `(B, H, W, C)`; `image_bytes` string `(B,)`, out: PNG, in: PNG, JPEG or GIF, which

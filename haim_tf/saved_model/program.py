@@ -16,6 +16,7 @@ from haim_tf.saved_model.pictures import decode_image
 from haim_tf.version import __version__
 
 OWN = -1.0  # Instead of a temperature, top_p or guidance: the model's own, `sampling_defaults`.
+NO_LABEL = -1  # Instead of the label of codes or images that are decoded: none is known.
 
 
 class Program:
@@ -25,8 +26,6 @@ class Program:
         import tensorflow as tf
 
         self.model, self.sizes, self.xla = model, sizes, xla
-        # A guided prior always runs twice, also for examples that ask for guidance 1: one program serves all.
-        self.guided = model.takes_guidance
         # By part, Keras' variables and what is exported of them; saving fails where another one is read.
         self.weights = {}
         for part in (*model.autoencoders, *model.networks):
@@ -90,18 +89,23 @@ class Program:
         label = spec("label", "int32") if model.num_classes else {}
         image = spec("image", "uint8", *model.image_shape)
         sampling = spec("seed", "int32", 2) | spec("temperature", "float32") | spec("top_p", "float32")
-        guidance = spec("guidance", "float32") if self.guided else {}
-        found = {
-            "serving_default": (self.sample, label | sampling | guidance),
-            "sample": (self.sample, label | sampling | guidance),
-        }
+
+        def guidance(networks):
+            # What takes guidance always runs twice, also for examples that ask for 1: one program for all.
+            return spec("guidance", "float32") if any(n.takes_guidance for n in networks) else {}
+
+        found = {"serving_default": (self.sample, label | sampling | guidance(model.networks))}
+        found["sample"] = found["serving_default"]
         if levels:
             found["encode"] = (self.encode, image)
             found["encode_bytes"] = (self.encode_bytes, spec("image_bytes", "string"))
         for level in range(1, levels + 1):
             codes = spec(f"codes_{level}", "int32", *model.grid_shapes[level])
-            found[f"decode_level_{level}"] = (self._at(self.decode, level), codes | sampling)
-            found[f"reconstruct_level_{level}"] = (self._at(self.reconstruct, level), image | sampling)
+            used = sampling | guidance(model.decoders[:level])
+            if any(decoder.num_classes for decoder in model.decoders[:level]):
+                used = label | used
+            found[f"decode_level_{level}"] = (self._at(self.decode, level), codes | used)
+            found[f"reconstruct_level_{level}"] = (self._at(self.reconstruct, level), image | used)
         if levels:
             found["decode"] = found[f"decode_level_{levels}"]
             found["reconstruct"] = found["reconstruct_level_1"]
@@ -115,44 +119,54 @@ class Program:
     def sample(self, seed: Tensor, label: Tensor | None = None, **sampling: Tensor) -> dict[str, Tensor]:
         import tensorflow as tf
 
-        valid = _valid_sampling(sampling)
-        conditioning = {}
+        known = True
         if label is not None:
             known = (label >= 0) & (label < self.model.num_classes)
-            valid, conditioning = valid & known, {"labels": tf.where(known, label, 0)}
-        return self._sample_from(self.model.num_levels, seed, sampling, conditioning, valid)
+            label = tf.where(known, label, 0)
+        return self._sample_from(self.model.num_levels, seed, None, label, sampling, known)
 
     def decode(
-        self, level: int, seed: Tensor, temperature: Tensor, top_p: Tensor, **codes: Tensor
+        self, level: int, seed: Tensor, label: Tensor | None = None, **inputs: Tensor
     ) -> dict[str, Tensor]:
         import tensorflow as tf
 
-        (codes,) = codes.values()
+        codes = inputs.pop(f"codes_{level}")
         known = (codes >= 0) & (codes < self.model.codebook_sizes[level - 1])
-        sampling = {"temperature": temperature, "top_p": top_p}
-        valid = _valid_sampling(sampling) & tf.reduce_all(known, axis=(1, 2))
-        conditioning = {"codes": tf.where(known, codes, 0)}
-        return self._sample_from(level - 1, seed, sampling, conditioning, valid)
+        codes, known = tf.where(known, codes, 0), tf.reduce_all(known, axis=(1, 2))
+        return self._decode(level, seed, codes, label, inputs, known)
 
-    def reconstruct(self, level: int, image: Tensor, seed: Tensor, **sampling: Tensor) -> dict[str, Tensor]:
+    def reconstruct(
+        self, level: int, image: Tensor, seed: Tensor, label: Tensor | None = None, **sampling: Tensor
+    ) -> dict[str, Tensor]:
         codes = self.encode(image)[f"codes_{level}"]
-        return self._sample_from(level - 1, seed, sampling, {"codes": codes}, _valid_sampling(sampling))
+        return self._decode(level, seed, codes, label, sampling, True)
 
-    def _sample_from(self, top, seed, sampling, conditioning, valid):
-        """Samples network `top` and those below: images and their PNG files."""
+    def _decode(self, level, seed, codes, label, sampling, known):
+        """Images for codes, and for labels where decoders are told them: -1 is none, where there is such."""
         import tensorflow as tf
 
-        own = self.model.sampling_defaults
+        if label is not None:
+            none = self.model.no_label(self.model.decoders[:level])
+            known &= (label >= (0 if none is None else NO_LABEL)) & (label < self.model.num_classes)
+            label = tf.where(known & (label != NO_LABEL), label, none or 0)
+        return self._sample_from(level - 1, seed, codes, label, sampling, known)
+
+    def _sample_from(self, top, seed, codes, label, sampling, known):
+        """Samples network `top` and those below, where the other inputs are `known`: images and PNG files."""
+        import tensorflow as tf
+
+        model, own, valid = self.model, self.model.sampling_defaults, known & _valid_sampling(sampling)
         for index in range(top, -1, -1):
-            noise_size = self.model.networks[index].likelihood.noise_size
-            noise = draw_noise(seed, index, (*self.model.grid_shapes[index], noise_size))
-            inputs = {"noise": noise, **conditioning}
+            network = model.networks[index]
+            noise = draw_noise(seed, index, (*model.grid_shapes[index], network.likelihood.noise_size))
+            conditioning = model.conditioning(index, codes, label)
+            inputs = {"noise": noise, **{name: x for name, x in conditioning.items() if x is not None}}
             for name in ("temperature", "top_p"):
                 inputs[name] = _chosen(sampling[name], own[name][index], valid)
-            if index == self.model.num_levels and self.guided:
+            if network.takes_guidance:
                 inputs["guidance"] = _chosen(sampling["guidance"], own["guidance"], valid)
-            conditioning = {"codes": self._samplers[index](inputs)}
-        images = tf.reshape(tf.cast(conditioning["codes"], "uint8"), (-1, *self.model.image_shape))
+            codes = self._samplers[index](inputs)
+        images = tf.reshape(tf.cast(codes, "uint8"), (-1, *model.image_shape))
         files = tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)
         return {
             "image": tf.where(valid[:, None, None, None], images, tf.zeros_like(images)),
@@ -201,6 +215,7 @@ class Program:
             "code_grids": [list(shape) for shape in model.grid_shapes[1:]],
             "codebook_sizes": list(model.codebook_sizes),
             "sampling": model.sampling_defaults,
+            "decodes_without_label": model.no_label(model.decoders) is not None,
             "batch_sizes": self.sizes,
             "dtype": dtype,
             "xla": self.xla,

@@ -59,13 +59,11 @@ class HeldOut:
 
     def _bits_per_dim(self, model, codes, networks):
         """Bits/dim of the images under each of these networks, floats by `level_1`, ..., `prior`."""
-        grids, found = [self.images, *codes], {}
+        grids, found = [self.images, *codes, None], {}
         nats_a_bit = math.prod(model.image_shape) * math.log(2.0)
-        for level in range(1, model.num_levels + 1):
-            if f"decoder_{level}" in networks:
-                log_probs = model._run("_log_probs_given_codes", *grids[level - 1 : level + 1], level)
-                found[f"level_{level}"] = -float(log_probs.mean()) / nats_a_bit
-        if "prior" in networks:
-            log_probs = model._run("_log_probs_of_top", grids[-1], self.labels)
-            found["prior"] = -float(log_probs.mean()) / nats_a_bit
+        for index, network in enumerate(model.networks):
+            if network.name in networks:
+                log_probs = model._run("_log_probs_of", *grids[index : index + 2], self.labels, index)
+                name = network.name.replace("decoder", "level")
+                found[name] = -float(log_probs.mean()) / nats_a_bit
         return found

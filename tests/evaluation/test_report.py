@@ -150,8 +150,8 @@ def test_one_pass_gives_the_report_and_the_scores_of_every_image(model, data, re
     # A level's decoder runs once for the codes and once for those exchanged.
     assert images_of == {
         "_encode": 8,
-        "_log_probs_given_codes": 8 * 2 * 2,
-        "_log_probs_of_top_by_label": 8,
+        "_log_probs_of": 8 * 2 * 2,
+        "_log_probs_of_labels": 8,
         "_auxiliary": 8 * 2,
     }
     monkeypatch.undo()

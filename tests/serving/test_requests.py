@@ -50,6 +50,21 @@ def test_examples_are_arrays_of_the_signatures_types():
 GOOD = {"label": 1, "seed": [0, 1]}
 
 
+def test_what_is_decoded_may_be_without_a_label():
+    inputs, description = {**CODES, "label": ("int32", ())}, {**DESCRIPTION, "decodes_without_label": True}
+    decoded = {"codes_2": [[0, 0], [0, 0]], "seed": [0, 1]}
+    for given, label in (({}, -1), ({"label": -1}, -1), ({"label": 9}, 9)):
+        ((example,), _) = parse({"instances": [{**decoded, **given}]}, inputs, description=description)
+        assert example["label"] == label
+    with pytest.raises(requests.RequestError, match="one int from 0 to 9, or -1 for none, got 10"):
+        parse({"instances": [{**decoded, "label": 10}]}, inputs, description=description)
+    # Where a decoder needs one, and where a prior does.
+    with pytest.raises(requests.RequestError, match="lacks label"):
+        parse({"instances": [decoded]}, inputs)
+    with pytest.raises(requests.RequestError, match="label must be one int from 0 to 9, got -1"):
+        parse({"instances": [{**GOOD, "label": -1}]}, description=description)
+
+
 def test_the_models_own_sampling_values():
     own = {"temperature": -1, "top_p": -1.0, "guidance": -1}
     for instance in (GOOD, {**GOOD, **own}):
