@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
@@ -481,3 +482,27 @@ def test_log_probs_are_the_factors_of_log_prob():
     np.testing.assert_allclose(
         np.array(head.log_probs(logits))[np.arange(20), x], head.log_prob(logits, x), 1e-5
     )
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_temperature_0_gives_the_mode_of_guided_logits_in_any_program(top_p):
+    """A compiler may compute guided logits once for their maximum and once more, rounded otherwise."""
+    head, rng = Categorical(6), np.random.default_rng(0)
+    hidden, kernel, bias = (rng.normal(size=shape).astype("float32") for shape in ((50, 2, 4), (4, 6), (6,)))
+    guidance = np.full(1, 4.0, "float32")
+
+    @tf.function(jit_compile=True, autograph=False)
+    def draw(hidden, guidance):
+        def visit(i, found):
+            logits = head.guided(*tf.split(tf.matmul(3.0 * hidden[i], kernel) + bias, 2), guidance)
+            drawn = head.sample(logits, tf.zeros((1, 1)), 0.0 * guidance, top_p + 0.0 * guidance)
+            return i + 1, tf.tensor_scatter_nd_update(found, [[i]], drawn)
+
+        return tf.while_loop(lambda i, _: i < 50, visit, (0, tf.zeros(50, "int32")))[1]
+
+    given, absent = np.moveaxis(3.0 * hidden @ kernel + bias, 1, 0)
+    logits = absent + guidance * (given - absent)
+    found = np.asarray(draw(hidden, guidance))
+    assert found.max() < 6
+    chosen = np.take_along_axis(logits, found[:, None], axis=1)[:, 0]
+    np.testing.assert_allclose(chosen, logits.max(axis=1), atol=1e-3)

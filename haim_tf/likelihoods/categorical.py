@@ -116,8 +116,12 @@ def sample_categorical(
     # At temperature 0 only the mode has mass; a zero uniform takes the first of equal modes, as argmax does.
     uniform = ops.where(temperature < _MIN_TEMPERATURE, 0.0, uniform)
     temperature = ops.expand_dims(ops.maximum(temperature, _MIN_TEMPERATURE), -1)
-    # Not normalised: what follows is relative to the total.
-    weights = ops.exp((logits - ops.max(logits, axis=-1, keepdims=True)) / temperature)
+    # Not normalised: what follows is relative to the total. A compiler may compute logits twice, rounded
+    # otherwise, so that none of them is the maximum: the mode's difference is 0 by its index.
+    mode = ops.expand_dims(ops.argmax(logits, axis=-1), -1)
+    below = ops.minimum(logits - ops.max(logits, axis=-1, keepdims=True), 0.0)
+    below = ops.where(ops.arange(logits.shape[-1], dtype=mode.dtype) == mode, 0.0, below)
+    weights = ops.exp(below / temperature)
     plain = _invert_cdf(ops.cumsum(weights, axis=-1), uniform)
 
     def from_nucleus():

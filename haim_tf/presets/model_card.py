@@ -134,11 +134,11 @@ def _architecture(config, metadata):
         autoencoder, decoder = by_part[f"autoencoder_{i}"], by_part[f"decoder_{i}"]
         rows.append([f"level {i}", f"{h}x{w}", str(K), capacity, f"{autoencoder:,}", f"{decoder:,}"])
     rows.append(["prior", "", "", "", "", f"{by_part['prior']:,}"])
-    return [
-        *_table(rows),
-        "",
-        "The capacity of a level is h w log2(K); the last two columns count parameters.",
-    ]
+    notes = ["The capacity of a level is h w log2(K); the last two columns count parameters."]
+    told = [str(i) for i, level in enumerate(config["levels"], start=1) if level["decoder"].get("labels")]
+    if told:
+        notes.append(f"Told the label: the prior and the main decoder of level {', '.join(told)}.")
+    return [*_table(rows), "", " ".join(notes)]
 
 
 def _evaluation(report):

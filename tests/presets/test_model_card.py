@@ -4,7 +4,10 @@ from haim_tf.presets.model_card import code_grids, model_card
 
 CONFIG = {
     "image_shape": [28, 28, 1],
-    "levels": [{"downsampling": 2, "codebook_size": 256}, {"downsampling": 2, "codebook_size": 128}],
+    "levels": [
+        {"downsampling": 2, "codebook_size": 256, "decoder": {"width": 4}},
+        {"downsampling": 2, "codebook_size": 128, "decoder": {"width": 4}},
+    ],
     "num_classes": 10,
 }
 METADATA = {
@@ -38,6 +41,9 @@ def test_least_card():
     assert "| level 1 | 14x14 | 256 | 1,568 | 1 | 2 |" in card
     assert "| level 2 | 7x7 | 128 | 343 | 3 | 4 |" in card
     assert 'haim_tf.load("clothes")' in card
+    assert "Told the label" not in card
+    told = {**CONFIG, "levels": [CONFIG["levels"][0], {**CONFIG["levels"][1], "decoder": {"labels": True}}]}
+    assert "Told the label: the prior and the main decoder of level 2." in model_card(told, METADATA)
     for title in ("Data", "Training", "Metrics", "Limits"):
         assert f"## {title}" not in card
 
