@@ -95,7 +95,7 @@ def test_pick_sample_and_vary(server, browser, tmp_path):
     set_to("top_p", 0.9)
     set_to("guidance", 4)
     sampling = {"temperature": 0.8, "top_p": 0.9}
-    told = {2: {"label": 7, "guidance": 4}, 1: {}}  # What the decoders of a level and below are told.
+    heeded = {2: {"label": 7, "guidance": 4}, 1: {}}  # What the decoders of a level and below are told.
     first = pictures(browser, "#samples")
     browser.find_element("id", "sample").click()
     wait(lambda: status().startswith("Pick") and pictures(browser, "#samples") != first)
@@ -115,7 +115,7 @@ def test_pick_sample_and_vary(server, browser, tmp_path):
         found = pictures(browser, f"#variations .level:nth-of-type({place})")
         assert found[0] == shown[2] and len(set(found)) == 9
         codes = answer["predictions"][0][f"codes_{level}"]
-        rows = [{f"codes_{level}": codes, "seed": [4, i], **sampling, **told[level]} for i in range(8)]
+        rows = [{f"codes_{level}": codes, "seed": [4, i], **sampling, **heeded[level]} for i in range(8)]
         _, decoded = server.ask(f"/decode_level_{level}", {"instances": rows, "outputs": ["image_bytes"]})
         assert found[1:] == [base64.b64decode(x["image_bytes"]["b64"]) for x in decoded["predictions"]]
     browser.save_screenshot(str(tmp_path / "page.png"))  # To look at: --basetemp says where.
@@ -135,7 +135,7 @@ def test_pick_sample_and_vary(server, browser, tmp_path):
     _, answer = server.ask("/encode", {"instances": [{"image": centre.tolist()}]})
     for place, level in ((1, 2), (2, 1)):
         codes = answer["predictions"][0][f"codes_{level}"]
-        rows = [{f"codes_{level}": codes, "seed": [4, i], **sampling, **told[level]} for i in range(8)]
+        rows = [{f"codes_{level}": codes, "seed": [4, i], **sampling, **heeded[level]} for i in range(8)]
         _, decoded = server.ask(f"/decode_level_{level}", {"instances": rows, "outputs": ["image_bytes"]})
         found = pictures(browser, f"#variations .level:nth-of-type({place})")
         assert found[1:] == [base64.b64decode(x["image_bytes"]["b64"]) for x in decoded["predictions"]]
