@@ -101,6 +101,24 @@ def test_reconstruct_at_given_temperatures_or_the_presets_own(run, images, tmp_p
     assert (drawn[0][0] != drawn[1][0]).any() and (drawn[1][0] != drawn[2][0]).any()
 
 
+def test_reconstruct_with_labels_or_without(run, images, tmp_path):
+    model = haim_tf.load("debug").with_labels(2)
+    table = model.decoders[1].embed_label.embeddings
+    table.assign(9 * np.random.default_rng(0).normal(size=table.shape))
+    model.save_to_preset("told")
+    flags = ["--data=data.npz", "--split=train", "--num=7", "--level=2", "--decoder=main", "--output=one.png"]
+    drawn = []
+    for more, labels in (([], None), (["--use_labels"], np.arange(7))):
+        code, *_ = run(
+            "reconstruct", f"--model={tmp_path / 'told'}", *flags, "--scale=1", "--nocaptions", *more
+        )
+        assert code == 0
+        sheet = np.asarray(Image.open("one.png"))
+        drawn.append([sheet[18 * i : 18 * i + 16, 18:34] for i in range(7)])
+        np.testing.assert_array_equal(drawn[-1], model.reconstruct(images, 2, labels=labels))
+    assert (np.array(drawn[0]) != drawn[1]).any()
+
+
 @pytest.mark.parametrize(
     ("command", "flag", "message"),
     [
