@@ -8,7 +8,8 @@ Parts:
   whichever is faster), alternating in one process, medians; and the first call's time (compilation).
 - memory: peak resident memory of a process that only samples 64 images of 64x64.
 - models: 16 samples of zoo models, in forward passes of all of their networks, plain (temperature 1 and no
-  guidance, which runs the prior twice) and as the model samples; and the peak memory of a process that does.
+  guidance, which runs what it guides twice) and as the model samples; and the peak memory of a process
+  that does.
 - naive: speed-up at 32x32, batch 1, over a sampler that runs a forward pass an element. Only some rows of
   the naive sampler are run; the rest is extrapolated (every pass costs the same).
 - bar: what the progress bar adds to sampling 64 images of fashion_mnist28 in four batches.

@@ -20,7 +20,7 @@ flags.DEFINE_integer(
     "level", 0, "Level whose codes are kept, 1 the finest; 0: every level in turn.", lower_bound=0
 )
 flags.DEFINE_enum("decoder", "both", ["main", "auxiliary", "both"], "The decoders to reconstruct with.")
-flags.DEFINE_bool("use_labels", False, "Tell main decoders the data's labels, where they take any.")
+flags.DEFINE_bool("use_labels", True, "Tell main decoders the data's labels, where they take any.")
 flags.DEFINE_integer("seed", 0, "Seed of what the main decoders sample.")
 flags.DEFINE_list(
     "temperature",
@@ -53,7 +53,8 @@ def main(argv: list[str]) -> None:
     source = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
     chosen = np.arange(min(FLAGS.num, len(source)))
     labels = None
-    if FLAGS.use_labels and model.num_classes and source.labels is not None:
+    told = any(decoder.num_classes for decoder in model.decoders)
+    if FLAGS.use_labels and told and source.labels is not None:
         labels = relabelled(source, model).labels[chosen]
     originals = source.images[chosen]
     columns, names = [originals], ["original"]

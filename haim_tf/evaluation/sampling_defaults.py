@@ -34,8 +34,8 @@ def choose_sampling(
     """Chooses a model's `sampling_defaults`, coordinate by coordinate.
 
     From plain sampling (or `start`) on, each coordinate is moved along its list of values for as long as the
-    distance of the samples from the images falls: the temperature of the pixels, guidance where the prior
-    has it, the temperature of the prior, those of the levels between, then top_p of the prior and of the
+    distance of the samples from the images falls: the temperature of the pixels, guidance where the model
+    takes it, the temperature of the prior, those of the levels between, then top_p of the prior and of the
     pixels; and once more from the first, until nothing moves. Temperatures and guidance then move by small
     steps up or down, until nothing does or `draws` are used up. All draws have the same labels and seeds.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
 from haim_tf.models import HierarchicalModel
 
@@ -54,7 +55,10 @@ def make_sheets(
             )
             sheets["guidance.png"] = np.concatenate(rows), SAMPLES_OF_A_CLASS, caption
     if images is not None and model.num_levels:
-        caption = RECONSTRUCTIONS.format(sampling=described({**model.sampling_defaults, "guidance": 1.0}))
+        sampling = dict(model.sampling_defaults)
+        if not any(decoder.takes_guidance for decoder in model.decoders):
+            sampling["guidance"] = 1.0
+        caption = RECONSTRUCTIONS.format(sampling=described(sampling))
         sheets["reconstructions.png"] = reconstructions(model, images, seed), RECONSTRUCTED, caption
     return sheets
 
@@ -83,7 +87,9 @@ def reconstructions(model: HierarchicalModel, images: ImageData, seed: int) -> n
     """The rows of reconstructions.png, one after the other, uint8 `(N, H, W, C)`."""
     places = np.linspace(0, len(images) - 1, RECONSTRUCTED).astype(int)
     rows = [np.asarray(images.images[places])]
-    labels = images.labels[places] if model.num_classes and images.labels is not None else None
+    labels = None
+    if any(decoder.num_classes for decoder in model.decoders) and images.labels is not None:
+        labels = relabelled(images, model, say=lambda text: None).labels[places]
     for level in range(1, model.num_levels + 1):
         if model.has_auxiliary(level):
             rows.append(model.reconstruct(rows[0], level=level, decoder="auxiliary"))

@@ -113,16 +113,15 @@ def sample_categorical(
 ) -> Tensor:
     """Inverse-CDF sample, int32 (...), from float32 logits (..., K) with one uniform (...) each."""
     temperature, top_p = ops.cast(temperature, "float32"), ops.cast(top_p, "float32")
-    # At temperature 0 only the mode has mass; a zero uniform takes the first of equal modes, as argmax does.
-    uniform = ops.where(temperature < _MIN_TEMPERATURE, 0.0, uniform)
+    cold = temperature < _MIN_TEMPERATURE
     temperature = ops.expand_dims(ops.maximum(temperature, _MIN_TEMPERATURE), -1)
     # Not normalised: what follows is relative to the total. A compiler may compute logits twice, rounded
     # otherwise, so that none of them is the maximum: the mode's difference is 0 by its index.
-    mode = ops.expand_dims(ops.argmax(logits, axis=-1), -1)
+    mode = ops.cast(ops.argmax(logits, axis=-1), "int32")
     below = ops.minimum(logits - ops.max(logits, axis=-1, keepdims=True), 0.0)
-    below = ops.where(ops.arange(logits.shape[-1], dtype=mode.dtype) == mode, 0.0, below)
-    weights = ops.exp(below / temperature)
-    plain = _invert_cdf(ops.cumsum(weights, axis=-1), uniform)
+    is_mode = ops.arange(logits.shape[-1], dtype="int32") == ops.expand_dims(mode, -1)
+    weights = ops.exp(ops.where(is_mode, 0.0, below) / temperature)
+    plain = ops.where(cold, mode, _invert_cdf(ops.cumsum(weights, axis=-1), uniform))
 
     def from_nucleus():
         sorted_weights, values = ops.top_k(weights, weights.shape[-1])
@@ -133,7 +132,7 @@ def sample_categorical(
         rank = _invert_cdf(ops.minimum(cdf, mass), uniform)
         value = ops.take_along_axis(values, ops.expand_dims(rank, -1), axis=-1)[..., 0]
         # An example's sample must not depend on the top_p of the others in the batch.
-        return ops.where(top_p < 1.0, ops.cast(value, "int32"), plain)
+        return ops.where((top_p < 1.0) & ~cold, ops.cast(value, "int32"), plain)
 
     # The sort costs far more than the rest (20 times at K = 512 on a CPU): skip it when nobody asks for it.
     return ops.cond(ops.any(top_p < 1.0), from_nucleus, lambda: plain)

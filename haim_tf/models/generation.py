@@ -131,6 +131,8 @@ class Generation:
         sampling = self._sampling_of(temperature=temperature, top_p=top_p, guidance=guidance)
         told = any(decoder.num_classes for decoder in self.decoders[:level])
         if labels is None:
+            if guidance not in (None, 1):
+                raise ValueError(f"guidance must be 1 without labels, got {guidance!r}")
             sampling["guidance"] = 1.0
         if labels is not None or told:
             labels = self._labels_or_none(labels, len(codes), self.decoders[:level])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -168,11 +168,13 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
 
     def _classes_of(self, where, decoder):
         """How many labels a main decoder is told, or `None`; takes what says so out of its dict."""
-        labels = decoder.pop("labels", False) if isinstance(decoder, dict) else False
+        labels = decoder.pop("labels", False) if isinstance(decoder, Mapping) else False
         if not isinstance(labels, bool):
             raise ValueError(f"{where}: labels must be true or false, got {labels!r}")
         if labels and not self.num_classes:
             raise ValueError(f"{where}: labels must be false without num_classes, got {labels!r}")
+        if not labels and isinstance(decoder, Mapping) and decoder.get("label_dropout"):
+            raise ValueError(f"{where}: labels must be true with label_dropout, got {labels!r}")
         return self.num_classes if labels else None
 
     def _pixel_likelihood(self, configuration, mixtures):
@@ -260,10 +262,12 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
 
         Args:
             levels: 1 the finest; those whose decoders are told the label already stay as they are.
-            label_dropout: share of the training examples whose label is left out, for guidance.
+            label_dropout: share of the training examples whose label is left out, for guidance; 0: never,
+                and the copy needs labels wherever these decoders run.
 
         Raises:
-            ValueError: the model takes no labels; levels or a share that do not fit it.
+            ValueError: the model takes no labels; levels or a share that do not fit it; a decoder of a kind
+                that knows no labels.
 
         Example:
             >>> model = haim_tf.load("debug").with_labels(2)
@@ -281,8 +285,10 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
         model = type(self).from_config(config)
         for name, part in model.parts.items():
             ours, theirs = part.weights, self.parts[name].weights
-            if len(ours) > len(theirs):
+            if name.startswith("decoder") and part.num_classes and not self.parts[name].num_classes:
                 layers = part.label_layers()
+                if not layers:
+                    raise ValueError(f"{name} must be of a kind that labels enter, got {type(part).__name__}")
                 layers[0].weights[0].assign(layers[0].weights[0] * 0)
                 fresh = {id(weight) for layer in layers for weight in layer.weights}
                 ours = [weight for weight in ours if id(weight) not in fresh]
@@ -364,5 +370,5 @@ def _split_level(index, level):
         )
     require_positive_integers(downsampling=level["downsampling"])
     decoder = level["decoder"]
-    decoder = dict(decoder) if isinstance(decoder, dict) else decoder
+    decoder = dict(decoder) if isinstance(decoder, Mapping) else decoder
     return {key: value for key, value in level.items() if key != "decoder"}, decoder

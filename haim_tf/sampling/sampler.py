@@ -185,7 +185,7 @@ class Sampler:
         """Builds the program that batches of this size are sampled with, which its first use would build
         otherwise."""
         network, (height, width) = self.network, self.shape
-        size = part_size(batch_size, (height, width))
+        size = part_size(batch_size, self._computed_shape(guided))
         if (size, guided) in self._compiled:
             return
         codes = labels = None
@@ -223,7 +223,12 @@ class Sampler:
                 cut(guidance, "float32"),
             )
 
-        return in_parts(count, run, self.shape)
+        return in_parts(count, run, self._computed_shape(guidance is not None))
+
+    def _computed_shape(self, guided):
+        """The shape that each example counts for: guided, the network runs twice."""
+        height, width = self.shape
+        return (2 if guided else 1) * height, width
 
 
 def part_size(count: int, shape: tuple[int, int]) -> int:

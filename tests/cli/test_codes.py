@@ -108,7 +108,7 @@ def test_reconstruct_with_labels_or_without(run, images, tmp_path):
     model.save_to_preset("told")
     flags = ["--data=data.npz", "--split=train", "--num=7", "--level=2", "--decoder=main", "--output=one.png"]
     drawn = []
-    for more, labels in (([], None), (["--use_labels"], np.arange(7))):
+    for more, labels in ((["--nouse_labels"], None), ([], np.arange(7))):
         code, *_ = run(
             "reconstruct", f"--model={tmp_path / 'told'}", *flags, "--scale=1", "--nocaptions", *more
         )

@@ -35,9 +35,8 @@ def models():
         grids = [*model.encode(images)]
         for index in range(model.num_levels + 1):
             seeds = np.stack([np.full(IMAGES, 3), np.arange(IMAGES)], axis=1).astype("int32")
-            given = {"codes": grids[index]} if index < model.num_levels else {}
-            if index == model.num_levels and labels is not None:
-                given["labels"] = labels.astype("int32")
+            codes = grids[index] if index < model.num_levels else None
+            given = model.conditioning(index, codes, None if labels is None else labels.astype("int32"))
             grid, _ = model.sampler(index)(seeds, 0.9, 0.95, **given)
             arrays[f"{name}/drawn_{index}"] = grid.astype("uint8")
     np.savez_compressed(FOLDER / "models.npz", **arrays)

@@ -48,9 +48,7 @@ def test_drawn_elements_given_those_before(case):
         seeds = np.stack([np.full(len(grid), 3), np.arange(len(grid))], axis=1).astype("int32")
         shape = (*model.grid_shapes[index], network.likelihood.noise_size)
         noise = np.asarray(draw_noise(seeds, index, shape))
-        given = {"codes": codes[index]} if index < model.num_levels else {}
-        if index == model.num_levels and labels is not None:
-            given["labels"] = labels
+        given = model.conditioning(index, codes[index] if index < model.num_levels else None, labels)
         again = network.likelihood.sample(network(grid, **given), noise, 0.9, 0.95)
         assert np.mean(np.asarray(again) != grid) <= DIFFERENT, index
 

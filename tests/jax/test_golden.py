@@ -30,9 +30,8 @@ def case(request):
 
 
 def given_to(model, known, labels, index):
-    if index < model.num_levels:
-        return {"codes": known[f"codes_{index + 1}"].astype("int32")}
-    return {} if labels is None else {"labels": labels}
+    codes = known[f"codes_{index + 1}"].astype("int32") if index < model.num_levels else None
+    return model.conditioning(index, codes, labels)
 
 
 def noise_of(model, index, count):

@@ -8,6 +8,7 @@ import haim_tf
 from haim_tf import compression
 from haim_tf.data import ImageData
 from haim_tf.evaluation import evaluate_and_score, scores
+from haim_tf.evaluation.sheets import RECONSTRUCTED, reconstructions
 from haim_tf.models import HierarchicalModel
 
 NETWORK = {"width": 4, "blocks": 1, "kernel_size": [2, 3], "heads": 2}
@@ -51,15 +52,16 @@ def test_the_configuration_says_which_decoders_are_told(model):
 
 
 @pytest.mark.parametrize(
-    "labels, num_classes, named",
+    "decoder, num_classes, named",
     [
-        (True, None, "level 1's decoder: labels must be false without num_classes, got True"),
-        (1, 3, "level 1's decoder: labels must be true or false, got 1"),
+        ({"labels": True}, None, "level 1's decoder: labels must be false without num_classes, got True"),
+        ({"labels": 1}, 3, "level 1's decoder: labels must be true or false, got 1"),
+        ({"label_dropout": 0.1}, 3, "level 1's decoder: labels must be true with label_dropout, got False"),
     ],
 )
-def test_bad_labels(labels, num_classes, named):
+def test_bad_labels(decoder, num_classes, named):
     with pytest.raises(ValueError, match=named):
-        make({**NETWORK, "labels": labels}, prior=NETWORK, num_classes=num_classes)
+        make({**NETWORK, **decoder}, prior=NETWORK, num_classes=num_classes)
 
 
 def test_the_bound_is_that_of_each_network_told_its_label(model, images):
@@ -104,6 +106,16 @@ def test_the_posterior_asks_every_network_that_is_told(model, images):
     assert report["bits_per_dim"]["total"] == pytest.approx(own["total"].mean(), rel=1e-5)
 
 
+def test_reconstructions_on_a_card_are_of_each_image_s_class(model, images):
+    named = HierarchicalModel.from_config({**model.get_config(), "class_names": ["a", "b", "c"]})
+    named.set_weights(model.get_weights())
+    data = ImageData(images, 2 - LABELS, ["c", "b", "a"])  # The same classes in another order.
+    sheet = reconstructions(named, data, seed=6).reshape(-1, RECONSTRUCTED, 8, 8, 1)
+    shown = np.linspace(0, 2, RECONSTRUCTED).astype(int)
+    expected = named.reconstruct(images[shown], 2, seed=6, labels=LABELS[shown])
+    np.testing.assert_array_equal(sheet[5], expected)
+
+
 def test_the_distribution_is_the_models(model, images):
     distribution = model.as_distribution()
     expected = scores.marginal_log_probs(model, images).sum(axis=1)
@@ -124,6 +136,8 @@ def test_decoders_sample_for_a_label_and_are_guided_by_it(model, images):
     assert (decode(labels=LABELS, guidance=8.0) != given).any()
     np.testing.assert_array_equal(decode(labels=LABELS, guidance=0.0), decode())
     np.testing.assert_array_equal(model.reconstruct(images, 2, seed=6, labels=LABELS), given)
+    with pytest.raises(ValueError, match="guidance must be 1 without labels, got 2.0"):
+        decode(guidance=2.0)
     # What lies below level 1 is told no label: it makes no difference there.
     fine = model.encode(images)[0]
     np.testing.assert_array_equal(model.decode(fine, 1, labels=LABELS), model.decode(fine, 1))
@@ -170,9 +184,10 @@ def test_fit_teaches_what_a_label_means():
 
 
 def test_completion_and_compression_tell_decoders_the_label(model, images):
-    completed = model.complete(images, rows=4, labels=LABELS, candidates=2, seed=1)
-    np.testing.assert_array_equal(completed[:, :4], images[:, :4])
-    assert (completed != model.complete(images, rows=4, labels=[1, 0, 2], candidates=2, seed=1)).any()
+    many = np.repeat(images, 8, axis=0)
+    one, other = (model.complete(many, rows=2, labels=label, candidates=2, seed=1) for label in (0, 1))
+    np.testing.assert_array_equal(one[:, :2], many[:, :2])
+    assert (one != other).any()
     for labels in (LABELS, None):
         files = compression.compress(model, images, labels)
         for image, again in zip(images, compression.decompress(model, files), strict=True):
