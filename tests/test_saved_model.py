@@ -210,6 +210,8 @@ def expected_images(model, signature, given, rows):
         seed = given["seed"][i : i + 1]
         if level:
             label = given["label"][i] if "label" in given and given["label"][i] >= 0 else None
+            if label is None:  # There is nothing to move away from.
+                settings.pop("guidance", None)
             images[target] = model.decode(codes[i : i + 1], level, seed, labels=label, **settings)[0]
         else:
             images[target] = model.sample(1, given["label"][i : i + 1], seed, **settings)[0]
