@@ -15,6 +15,7 @@ from haim_tf.layers.types import Shape
 from haim_tf.likelihoods import PIXEL_LIKELIHOODS, Categorical
 from haim_tf.models import inputs
 from haim_tf.models.autoencoder import DiscreteAutoencoder
+from haim_tf.models.copies import Copies
 from haim_tf.models.generation import Generation
 from haim_tf.models.inference import Inference
 from haim_tf.models.keras_files import KerasFiles
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @keras.saving.register_keras_serializable(package="haim_tf")
-class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, keras.Model):
+class HierarchicalModel(PartwiseTraining, Inference, Generation, Copies, KerasFiles, keras.Model):
     """A hierarchy of discrete autoencoders with autoregressive main decoders and a prior on top.
 
     With x_0 the image and x_l the codes of level l (1 the finest), the model bounds
@@ -232,69 +233,6 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, KerasFiles, ker
         """
         told = [network.no_label for network in networks if network.num_classes]
         return self.num_classes if told and None not in told else None
-
-    def without_teachers(self) -> HierarchicalModel:
-        """A copy that lacks the teachers of masked self-prediction: smaller, alike in everything but training
-        the codes of their levels, which are frozen.
-
-        Example:
-            >>> model = haim_tf.load("debug")
-            >>> model.without_teachers().count_params() == model.count_params()  # It has none.
-            True
-        """
-        levels = [dict(level) for level in self.get_config()["levels"]]
-        for level, autoencoder in zip(levels, self.autoencoders, strict=True):
-            if autoencoder.teacher:
-                level["auxiliary"] = {**level["auxiliary"], "teacher": False}
-        model = type(self).from_config({**self.get_config(), "levels": levels})
-        for name, part in model.parts.items():
-            for ours, theirs in zip(part.weights, self.parts[name].weights, strict=True):
-                ours.assign(theirs)
-        return model
-
-    def with_labels(self, *levels: int, label_dropout: float = 0.1) -> HierarchicalModel:
-        """A copy whose main decoders of these levels are told the label too: alike in everything until it is
-        trained, since what labels add is zero at first.
-
-        What tells classes apart and is finer than the top codes, the prior alone cannot draw. Decoders that
-        have learned it sample it, guided where `label_dropout` is not 0; in return the label's posterior
-        runs them once per label.
-
-        Args:
-            levels: 1 the finest; those whose decoders are told the label already stay as they are.
-            label_dropout: share of the training examples whose label is left out, for guidance; 0: never,
-                and the copy needs labels wherever these decoders run.
-
-        Raises:
-            ValueError: the model takes no labels; levels or a share that do not fit it; a decoder of a kind
-                that knows no labels.
-
-        Example:
-            >>> model = haim_tf.load("debug").with_labels(2)
-            >>> model.freeze("codes", "prior", "decoder_1")
-            >>> model.compile()
-            >>> images, labels = np.zeros((8, 16, 16, 3), "uint8"), np.arange(8)
-            >>> history = model.fit(images, labels, verbose=0)
-        """
-        config = self.get_config()
-        config["levels"] = [dict(level) for level in config["levels"]]
-        for level in (inputs.check_level(level, self.num_levels) for level in levels):
-            if not self.decoders[level - 1].num_classes:
-                told = {"labels": True, "label_dropout": label_dropout}
-                config["levels"][level - 1]["decoder"] = {**config["levels"][level - 1]["decoder"], **told}
-        model = type(self).from_config(config)
-        for name, part in model.parts.items():
-            ours, theirs = part.weights, self.parts[name].weights
-            if name.startswith("decoder") and part.num_classes and not self.parts[name].num_classes:
-                layers = part.label_layers()
-                if not layers:
-                    raise ValueError(f"{name} must be of a kind that labels enter, got {type(part).__name__}")
-                layers[0].weights[0].assign(layers[0].weights[0] * 0)
-                fresh = {id(weight) for layer in layers for weight in layer.weights}
-                ours = [weight for weight in ours if id(weight) not in fresh]
-            for weight, value in zip(ours, theirs, strict=True):
-                weight.assign(value)
-        return model
 
     @classmethod
     def from_preset(cls, name_or_folder: str | os.PathLike, **options: Any) -> HierarchicalModel:

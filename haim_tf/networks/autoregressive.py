@@ -114,7 +114,12 @@ class AutoregressiveNetwork(keras.layers.Layer):
 
     @property
     def takes_guidance(self) -> bool:
-        """Whether what it predicts with a label can be moved away from what it predicts without one."""
+        """Whether what it predicts with a label can be moved away from what it predicts without one.
+
+        Example:
+            >>> PixelCNN(Categorical(8), width=4, blocks=1, num_classes=10, label_dropout=0.5).takes_guidance
+            True
+        """
         return self.no_label is not None and self.likelihood.takes_guidance
 
     def drop_labels(self, labels: Tensor) -> Tensor:
