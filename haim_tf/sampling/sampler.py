@@ -242,9 +242,9 @@ def part_size(count: int, shape: tuple[int, int]) -> int:
     one, some, many = PART_SIZES
     size = one if count == 1 else some
     if has_accelerator():
-        # All at once: what a position needs leaves it idle.
+        # All at once: what a position needs leaves it idle. Never twice as many: memory is what is short here.
         while size < count:
-            size *= 4
+            size *= 2
         return size
     if count > some and count >= FILLED * many * _threads():
         size = many

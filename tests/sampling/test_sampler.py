@@ -161,7 +161,7 @@ def test_few_sizes_serve_all_numbers(monkeypatch):
     assert [part_size(1000, (side, side)) for side in (128, 180, 256, 512)] == [8, 8, 1, 1]
     assert part_size(3, (256, 256)) == 1
     monkeypatch.setattr("haim_tf.sampling.sampler.has_accelerator", lambda: True)
-    assert [part_size(count, (256, 256)) for count in (1, 7, 9, 64, 129)] == [1, 8, 32, 128, 512]
+    assert [part_size(count, (256, 256)) for count in (1, 7, 9, 64, 129)] == [1, 8, 16, 64, 256]
 
 
 def test_what_ran_before_does_not_matter(samplers):
