@@ -62,7 +62,7 @@ def main(argv):
             if not (drawn[:, :, mask] == images[:, None, mask]).all():
                 raise SystemExit("a known pixel changed")
             difference = (drawn.mean(axis=1) - images)[:, ~mask] / 127.5
-            bits = -held_back(model, images, codes[0], mask) / (np.log(2.0) * difference[0].size)
+            bits = -held_back(model, images, codes[0], labels, mask) / (np.log(2.0) * difference[0].size)
             print(
                 f"| {name} | {candidates} | {np.square(difference).mean():.4f} | {bits.mean():.3f} | "
                 f"{seconds:.2f} |",
@@ -93,14 +93,14 @@ def masks(height, width):
     }
 
 
-def held_back(model, images, codes, mask):
-    """log of the mean over completions of p(held-back values given codes), nats `(B,)`."""
+def held_back(model, images, codes, labels, mask):
+    """log of the mean over completions of p(held-back values given codes and label), nats `(B,)`."""
     logs = []
     for completed in codes.swapaxes(0, 1):
-        parts = [
-            model.decoders[0].log_prob(model.elements(images[i : i + 32]), codes=completed[i : i + 32])
-            for i in range(0, len(images), 32)
-        ]
+        parts = []
+        for here in (slice(i, i + 32) for i in range(0, len(images), 32)):
+            told = model.conditioning(0, completed[here], None if labels is None else labels[here])
+            parts.append(model.decoders[0].log_prob(model.elements(images[here]), **told))
         logs.append((np.concatenate([np.asarray(p) for p in parts]) * ~mask).sum(axis=(1, 2)))
     return np.logaddexp.reduce(logs, axis=0) - np.log(len(logs))
 
