@@ -22,6 +22,7 @@ NO_LABEL = 3
 def make(*decoders, **arguments):
     levels = [{**LEVEL, "decoder": decoder} for decoder in decoders]
     arguments = {"prior": PRIOR, "num_classes": 3, **arguments}
+    keras.utils.set_random_seed(0)
     model = HierarchicalModel((8, 8, 1), levels, mixtures=2, **arguments)
     # A fresh network hardly heeds what it is told.
     rng = np.random.default_rng(0)
