@@ -242,7 +242,7 @@ def part_size(count: int, shape: tuple[int, int]) -> int:
     one, some, many = PART_SIZES
     size = one if count == 1 else some
     if has_accelerator():
-        # All at once: what a position needs leaves it idle. Less than twice as many: memory is short.
+        # All at once: what a position needs leaves it idle. Few more than asked for: memory is short.
         while size < count:
             size *= 2
         return size
