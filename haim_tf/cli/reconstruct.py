@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     source = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
     chosen = np.arange(min(FLAGS.num, len(source)))
     labels = None
-    told = any(decoder.num_classes for decoder in model.decoders)
+    told = model.decodes_by_label()
     if FLAGS.use_labels and told and source.labels is not None:
         labels = relabelled(source, model).labels[chosen]
     originals = source.images[chosen]

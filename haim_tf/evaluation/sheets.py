@@ -88,7 +88,7 @@ def reconstructions(model: HierarchicalModel, images: ImageData, seed: int) -> n
     places = np.linspace(0, len(images) - 1, RECONSTRUCTED).astype(int)
     rows = [np.asarray(images.images[places])]
     labels = None
-    if any(decoder.num_classes for decoder in model.decoders) and images.labels is not None:
+    if model.decodes_by_label() and images.labels is not None:
         labels = relabelled(images, model, say=lambda text: None).labels[places]
     for level in range(1, model.num_levels + 1):
         if model.has_auxiliary(level):

@@ -129,7 +129,7 @@ class Generation:
         codes = inputs.check_codes(codes, self.grid_shapes[level], self.codebook_sizes[level - 1])
         seeds = seed_pairs(seed, len(codes))
         sampling = self._sampling_of(temperature=temperature, top_p=top_p, guidance=guidance)
-        told = any(decoder.num_classes for decoder in self.decoders[:level])
+        told = self.decodes_by_label(level)
         if labels is None:
             if guidance not in (None, 1):
                 raise ValueError(f"guidance must be 1 without labels, got {guidance!r}")

@@ -222,6 +222,15 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, Copies, KerasFi
         label, is over codes and was trained with labels left out."""
         return any(network.takes_guidance for network in self.networks)
 
+    def decodes_by_label(self, level: int | None = None) -> bool:
+        """Whether a main decoder of this level or below (of any where `None`) is told the label.
+
+        Example:
+            >>> haim_tf.load("plant_village128").decodes_by_label(level=1)
+            False
+        """
+        return any(decoder.num_classes for decoder in self.decoders[:level])
+
     def no_label(self, networks: Sequence[AutoregressiveNetwork]) -> int | None:
         """The label that stands for none, or `None` where one of these networks has no such label, or none is
         told labels.

@@ -102,7 +102,7 @@ class Program:
         for level in range(1, levels + 1):
             codes = spec(f"codes_{level}", "int32", *model.grid_shapes[level])
             used = sampling | guidance(model.decoders[:level])
-            if any(decoder.num_classes for decoder in model.decoders[:level]):
+            if model.decodes_by_label(level):
                 used = label | used
             found[f"decode_level_{level}"] = (self._at(self.decode, level), codes | used)
             found[f"reconstruct_level_{level}"] = (self._at(self.reconstruct, level), image | used)
