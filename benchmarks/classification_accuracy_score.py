@@ -52,6 +52,8 @@ flags.DEFINE_string("output", None, "JSON file for the figures, a new one.", req
 def main(argv):
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}; everything is a flag, see --help")
+    from measuring import of_classes
+
     from haim_tf import data, evaluation, files, presets
     from haim_tf.class_names import relabelled
 
@@ -121,15 +123,6 @@ def chosen_sampling(model):
         raise ValueError(f"--plain sets temperature, top_p and guidance: leave out --{sorted(given)[0]}")
     given = {name: x[0] if isinstance(x, list) and len(x) == 1 else x for name, x in given.items()}
     return None if FLAGS.plain else {**model.sampling_defaults, **given}
-
-
-def of_classes(images, classes):
-    """The images of these classes, with labels 0, 1, ... in their order."""
-    from haim_tf import data
-
-    rows = np.flatnonzero(np.isin(images.labels, classes))
-    labels = np.searchsorted(classes, images.labels[rows])
-    return data.ImageData(images.images[rows], labels, name=images.name)
 
 
 def draw_samples(model, classes, path):

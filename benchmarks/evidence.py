@@ -7,8 +7,9 @@ writes the page with figures and pictures. Run again, it goes on where it was ki
 and figures that are there are not measured again. --smoke tries the whole path at toy size.
 
 All arms have the same networks and as many steps for each: the codes first, then the main decoder and the
-prior. The arm `end_to_end` trains its main decoder and its codes together, then the main decoder for the rest
-of its steps, beside the prior; `no_codes` is the main decoder alone, class-conditional, for as many steps.
+prior. Where "decoder" says "labels", main decoders are told the label, as the model without codes is. The arm
+`end_to_end` trains its main decoder and its codes together, then the main decoder for the rest of its steps,
+beside the prior; `no_codes` is the main decoder alone, class-conditional, for as many steps.
 """
 
 import json
@@ -20,6 +21,11 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "TFDS name, image folder or .npz file with labels.", required=True)
+flags.DEFINE_string(
+    "score_split",
+    "val",
+    "Split whose images and classes the accuracy score is of, such as the `score` of hold_back.py.",
+)
 flags.DEFINE_string("output", None, "Folder of the runs.", required=True)
 flags.DEFINE_string("page", None, "The page to write; by default evidence.md in the output folder.")
 flags.DEFINE_string("config", str(Path(__file__).with_name("evidence.json")), "Arms and sizes.")
@@ -65,7 +71,7 @@ def read_settings():
     if unknown := sorted(set(arms) - set(settings["arms"])):
         raise ValueError(f"--arms: the arms are {sorted(settings['arms'])}, got {unknown}")
     settings["arms"] = {arm: settings["arms"][arm] for arm in arms}
-    return {**settings, "data": FLAGS.data}
+    return {**settings, "data": FLAGS.data, "score_split": FLAGS.score_split}
 
 
 def claim(output, settings):
@@ -87,11 +93,12 @@ def run_all(output, settings):
     from haim_tf import data
 
     shape = tuple(settings["image_shape"])
-    train, val = (data.load(FLAGS.data, split, image_shape=shape) for split in ("train", "val"))
-    if train.labels is None or val.labels is None:
+    splits = ("train", "val", settings["score_split"])
+    train, val, scored = (data.load(FLAGS.data, split, image_shape=shape) for split in splits)
+    if any(images.labels is None for images in (train, val, scored)):
         raise ValueError(f"{FLAGS.data} has no labels: probes and scores need them")
-    val = first_images(val, settings["eval_images"])
-    judge = make_judge(output, settings, train, val)
+    val, scored = (first_images(images, settings["eval_images"]) for images in (val, scored))
+    judge = make_judge(output, settings, train, val, scored)
     for seed in settings["seeds"]:
         for arm in settings["arms"]:
             run_arm(output, settings, arm, seed, train, val, judge)
@@ -128,7 +135,7 @@ def make_recipe(settings, auxiliary, seed, num_classes):
     rate = {"learning_rate": settings["learning_rate"], "warmup": settings["warmup"]}
     model = {"image_shape": settings["image_shape"], "num_classes": num_classes}
     if auxiliary is None:
-        unused = ("condition_width", "condition_blocks")
+        unused = ("condition_width", "condition_blocks", "labels")
         prior = {key: value for key, value in settings["decoder"].items() if key not in unused}
         model = {**model, "levels": [], "prior": prior}
         stages = [{"train": ["prior"], "steps": total, **rate}]
@@ -240,32 +247,46 @@ def fit(build, inputs, targets, what, settings, seed):
     return network
 
 
-def make_judge(output, settings, train, val):
-    """The classifier trained on the real images: it gives the features, and the accuracy to compare with.
+def make_judge(output, settings, train, val, scored):
+    """The classifier of the scored classes trained on their real images, and the labels of those classes.
 
-    Its own figures stand in `judge.json`: its accuracy, and how far real training images are from the
-    validation images, which no model's samples should be expected to beat.
+    It gives the features, and the accuracy to compare with. Its own figures stand in `judge.json`: its
+    accuracy, and how far real training images are from the validation images, which no model's samples should
+    be expected to beat.
     """
     import keras
+    from measuring import of_classes
 
     from haim_tf import evaluation
     from haim_tf.files import write_json
 
-    path, classes = output / "judge.keras", 1 + int(train.labels.max())
+    path, classes = output / "judge.keras", np.unique(scored.labels)
+    counts = {"images": [len(train), len(val)], "num_classes": [1 + int(train.labels.max()), len(classes)]}
+    train, val, scored = (of_classes(images, classes) for images in (train, val, scored))
     if (output / "judge.json").exists():
-        return evaluation.Judge(keras.saving.load_model(path, compile=False), train, val)
-    network = evaluation.train_classifier(train, classes, steps=settings["classifier_steps"], verbose=False)
+        network = keras.saving.load_model(path, compile=False)
+        return evaluation.Judge(network, train, val, scored), classes
+    network = evaluation.train_classifier(
+        train, len(classes), steps=settings["classifier_steps"], verbose=False
+    )
     network.save(path)
-    judge = evaluation.Judge(network, train, val)
-    write_json(output / "judge.json", judge.score_real(settings["samples"]))
-    return judge
+    judge = evaluation.Judge(network, train, val, scored)
+    real = judge.score_real(settings["samples"])
+    write_json(output / "judge.json", {**real, **counts})
+    return judge, classes
 
 
 def measure_samples(model, settings, seed, train, val, judge, folder):
     """How good samples are: the classification accuracy score, and distances in the judge's features."""
+    from measuring import of_classes
+
     from haim_tf import evaluation
 
-    samples = evaluation.draw_samples(model, settings["samples"], seed=seed, batch_size=128, verbose=False)
+    judge, classes = judge
+    samples = evaluation.draw_samples(
+        model, settings["samples"], classes, seed=seed, batch_size=128, verbose=False
+    )
+    samples = of_classes(samples, classes)
     score = judge.score_samples(samples, steps=settings["classifier_steps"], seed=seed, verbose=False)
     names = ("num_samples", "frechet_distance", "precision", "recall", "neighbors", "counts")
     return {

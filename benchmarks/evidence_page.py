@@ -30,7 +30,8 @@ CODES = [
     ("convolutional probe", ("codes", "convolutional_probe"), ".1%"),
 ]
 SAMPLES = [
-    ("accuracy score", ("samples", "classification_accuracy_score"), ".2%"),
+    ("accuracy score", ("samples", "classification_accuracy_score"), ".1%"),
+    ("standard error", ("samples", "standard_error"), ".1%"),
     ("Frechet distance", ("samples", "frechet_distance"), ".3f"),
     ("precision", ("samples", "precision"), ".3f"),
     ("recall", ("samples", "recall"), ".3f"),
@@ -84,13 +85,15 @@ def scale(settings, judge):
     height, width, channels = settings["image_shape"]
     grid = [side // level["downsampling"] for side in (height, width)]
     bits = grid[0] * grid[1] * np.log2(level["codebook_size"])
+    (num_train, num_val), (num_classes, num_scored) = judge["images"], judge["num_classes"]
     return [
-        f"Scale: {judge['num_train']:,} training images of {height}x{width}x{channels}, codes "
-        f"{grid[0]}x{grid[1]} of {level['codebook_size']} ({bits:.0f} bits, "
+        f"Scale: {num_train:,} training images of {height}x{width}x{channels} in {num_classes} classes, "
+        f"codes {grid[0]}x{grid[1]} of {level['codebook_size']} ({bits:.0f} bits, "
         f"{bits / (height * width * channels):.3f} bits/dim); {settings['code_steps']:,} steps for the codes "
         f"and {settings['decoder_steps']:,} each for the main decoder and the prior, of "
         f"{settings['training']['batch_size']} images; seeds {settings['seeds']}. "
-        f"Measured on {judge['num_val']:,} validation images; a mean, then each seed's figure.",
+        f"Measured on {num_val:,} validation images; the accuracy score of {num_scored} classes, on "
+        f"{judge['num_scored']:,} images. A mean, then each seed's figure where there are several.",
         "",
     ]
 
@@ -106,8 +109,8 @@ def tables(runs, judge):
         for arm, found in runs.items():
             rows.append([arm, *(show(figures(found, path), spec) for _, path, spec in columns)])
         if columns is SAMPLES:
-            reference = [judge[name] for name in ("accuracy", "frechet_distance", "precision", "recall")]
-            cells = [format(v, spec) for v, (_, _, spec) in zip(reference, columns, strict=False)]
+            names = ("accuracy", "standard_error", "frechet_distance", "precision", "recall")
+            cells = [format(v, spec) for v, (_, _, spec) in zip(map(judge.get, names), columns, strict=False)]
             rows.append(["(real training images)", *cells, "", ""])
         lines += [f"## {title}", "", *table(rows), ""]
     return lines
@@ -173,7 +176,7 @@ def claims(runs, settings):
                 mean(arm, *score),
                 ">",
                 mean(flat, *score),
-                ".2%",
+                ".1%",
             ),
         ]
     rows = [["claim", "figure", "against", "held here"]]

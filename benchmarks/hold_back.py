@@ -5,7 +5,7 @@
 --data is a folder with `train_images.npy`, `train_labels.npy` and the same of `val`. Into --output, a folder
 of the same kind, it writes the training images without the last --per_class of each named class, the
 validation images, and a third split `score`: the named classes' validation images and the training images
-just left out. All keep their order and their labels.
+just left out. All keep their order. --keep leaves out all other classes: labels count those that stay.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "Folder with {train,val}_{images,labels}.npy.", required=True)
 flags.DEFINE_list("classes", None, "Labels, in numbers, whose images are scored.", required=True)
 flags.DEFINE_integer("per_class", 50, "Training images of each of them to set aside.", lower_bound=1)
+flags.DEFINE_list("keep", None, "Labels that stay, those of --classes among them; by default all.")
 flags.DEFINE_string("output", None, "Folder to write, a new one.", required=True)
 
 
@@ -27,12 +28,15 @@ def main(argv):
 
     train, val = (data.load(FLAGS.data, split) for split in ("train", "val"))
     classes = sorted({int(label) for label in FLAGS.classes})
+    stay = sorted({int(label) for label in FLAGS.keep}) if FLAGS.keep else np.unique(train.labels).tolist()
+    if missing := sorted(set(classes) - set(stay)):
+        raise ValueError(f"--classes must be among those that stay, {missing} are not")
     back = held_back(train.labels, classes, FLAGS.per_class)
-    kept = np.setdiff1d(np.arange(len(train)), back)
+    kept = np.setdiff1d(np.flatnonzero(np.isin(train.labels, stay)), back)
     scored = np.flatnonzero(np.isin(val.labels, classes))
     splits = {
         "train": [(train, kept)],
-        "val": [(val, np.arange(len(val)))],
+        "val": [(val, np.flatnonzero(np.isin(val.labels, stay)))],
         "score": [(val, scored), (train, back)],
     }
     output = Path(files.check_new_file(Path(FLAGS.output)))
@@ -43,10 +47,11 @@ def main(argv):
             for name in ("images", "labels")
         )
         np.save(output / f"{split}_images.npy", images)
-        np.save(output / f"{split}_labels.npy", labels)
+        np.save(output / f"{split}_labels.npy", np.searchsorted(stay, labels) if FLAGS.keep else labels)
         print(f"{output / split}: {len(images):,} images")
     if train.class_names:
-        files.write_json(output / "classes.json", train.class_names)
+        names = [train.class_names[label] for label in stay] if FLAGS.keep else train.class_names
+        files.write_json(output / "classes.json", names)
 
 
 def held_back(labels, classes, per_class):

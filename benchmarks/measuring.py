@@ -1,4 +1,4 @@
-"""What the benchmarks share: networks of the sizes that they report on, alternating timings, tables."""
+"""What benchmarks share: networks of the sizes that they report on, timings in turn, tables, some classes."""
 
 import pathlib
 import time
@@ -131,6 +131,15 @@ def with_gradients(function, dtype, *shapes):
             return ends([results, *tape.gradient(results, operands, output_gradients=outputs)])
 
     return lambda: [keras.ops.convert_to_numpy(t) for t in run(outputs, *operands)]
+
+
+def of_classes(images, classes):
+    """The images of these labels, with labels 0, 1, ... in their order."""
+    from haim_tf import data
+
+    rows = np.flatnonzero(np.isin(images.labels, classes))
+    labels = np.searchsorted(np.sort(classes), images.labels[rows])
+    return data.ImageData(images.images[rows], labels, name=images.name)
 
 
 def seconds(function):

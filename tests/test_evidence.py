@@ -37,14 +37,16 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(
         monkeypatch.setattr(haim_tf.HierarchicalModel, name, drawing)
     rng = np.random.default_rng(0)
     arrays = {}
-    for split, count in (("train", 40), ("test", 16)):
+    for split, count in (("train", 40), ("test", 16), ("score", 10)):
         arrays[f"x_{split}"] = rng.integers(0, 256, (count, 8, 8, 3), "uint8")
         arrays[f"y_{split}"] = np.arange(count) % 3
+    arrays["y_score"] = 1 + np.arange(10) % 2  # Two of the three classes are scored.
     np.savez(tmp_path / "data.npz", **arrays)
     command = [
         ROOT / "benchmarks/evidence.py",
         "--smoke",
         "--data=data.npz",
+        "--score_split=score",
         "--output=out",
         "--page=page.md",
     ]
@@ -62,9 +64,9 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(
     assert "teacher_1" in masked["model"]["parameters"]
     for figures in (masked, end_to_end):
         assert figures["codes"]["error_best"] > 0
-    assert masked["samples"]["counts"] == [12, 12]
+    assert masked["samples"]["counts"] == [8, 12]  # Validation images of the scored classes, samples.
     share = masked["samples"]["classification_accuracy_score"]
-    assert masked["samples"]["standard_error"] == pytest.approx((share * (1 - share) / 12) ** 0.5)
+    assert masked["samples"]["standard_error"] == pytest.approx((share * (1 - share) / 10) ** 0.5)
     assert masked["samples"]["num_samples"] == 12
     text = (tmp_path / "page.md").read_text()
     assert f"{masked['model']['bits_per_dim']['total']:.3f}" in text
@@ -163,7 +165,8 @@ def test_the_repositorys_page_can_be_filled(page, tmp_path):
     assert text.count(page.BEGIN) == text.count(page.END) == 1
     broken = tmp_path / "page.md"
     broken.write_text("# Evidence\n")
-    judge = dict.fromkeys(("num_train", "num_val", "accuracy", "frechet_distance", "precision", "recall"), 1)
+    names = ("num_scored", "accuracy", "standard_error", "frechet_distance", "precision", "recall")
+    judge = {**dict.fromkeys(names, 1), "images": [2, 1], "num_classes": [2, 1]}
     (tmp_path / "judge.json").write_text(json.dumps(judge))
     settings = {
         "arms": {},
