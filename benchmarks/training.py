@@ -7,8 +7,11 @@ A step is what a recipe's step does for one network: log-likelihood, gradients, 
 average of the weights. Its work is counted in floating point operations of products only, forward once and
 backward twice, and of unmasked taps only. Beside it, in turn and in the same process, run the forward and
 backward passes of one plain convolution of the blocks' shape (all taps count) and of one plain matrix product
-of the blocks' width. The share is the step's rate over the convolution's.
+of the blocks' width. The share is the step's rate over the convolution's. All of this with memory kept as
+`fit` keeps it (`haim_tf.processor`), and the step once more with memory given back, as glibc would have it.
 """
+
+import ctypes
 
 from absl import app, flags
 
@@ -25,8 +28,9 @@ def main(argv):
         raise ValueError(f"unexpected arguments {argv[1:]}; everything is a flag, see --help")
     import measuring
 
-    from haim_tf import files
+    from haim_tf import files, processor
 
+    processor.keep_freed_memory()
     output = files.check_new_file(FLAGS.output) if FLAGS.output else None
     rows = [measure(name, precision) for name in FLAGS.networks for precision in FLAGS.precisions]
     measuring.print_table(rows)
@@ -42,7 +46,8 @@ def measure(name, precision):
     convolution, convolution_work = measuring.plain_convolution(network, shape, FLAGS.batch_size)
     product, product_work = measuring.plain_product(network, shape, FLAGS.batch_size)
     functions = {
-        "step": training_step(network, shape),
+        "step": (step := training_step(network, shape)),
+        "giving back": giving_back(step),
         "convolution": convolution,
         "product": product,
     }
@@ -57,6 +62,7 @@ def measure(name, precision):
         "precision": precision,
         "parameters": network.count_params(),
         "step, s": times["step"],
+        "memory given back, s": times["giving back"],
         "images/s": FLAGS.batch_size / times["step"],
         "GFLOP/s": rates["step"] / 1e9,
         "plain convolution, GFLOP/s": rates["convolution"] / 1e9,
@@ -86,6 +92,23 @@ def training_step(network, shape):
         return loss
 
     return lambda: step().numpy()
+
+
+def giving_back(function):
+    """A call of a function with glibc's own ways, which give large blocks back to the system one by one."""
+    from haim_tf import processor
+
+    def run():
+        kept = processor.keep_freed_memory()
+        if kept:
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(processor.MMAP_MAX, 65536)
+            mallopt(processor.TRIM_THRESHOLD, 128 * 1024)
+        function()
+        if kept:
+            processor.keep_freed_memory.__wrapped__()
+
+    return run
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from PIL import Image
 from haim_tf import data, files
 from haim_tf.data import Batches, ImageData, in_order, load, read_image, save_grid
 from haim_tf.data.batches import num_symmetries, transformed
+from haim_tf.data.prefetched import prefetched
 
 
 def random_images(*shape, seed=0):
@@ -943,6 +944,18 @@ def test_balanced_batches_resume_and_are_shared_among_replicas():
 def test_wrong_balance(data, options, message):
     with pytest.raises(ValueError, match=message):
         Batches(data, 2, **options)
+
+
+@pytest.mark.parametrize("steps, cardinality", [(3, 3), (None, -1)])
+def test_batches_read_ahead_are_the_same_in_their_order(steps, cardinality):
+    images = random_images(9, 8, 8, 1)
+    codes = [np.stack([images, images[:, :, ::-1]])[:, :, ::2, ::2, 0]]
+    batches = Batches(ImageData(images, np.arange(9)), 4, flip=True, codes=codes, crop=4, steps=steps)
+    ahead = prefetched(batches)
+    assert ahead.cardinality().numpy() == cardinality and not ahead.options().autotune.enabled
+    for i, batch in enumerate(ahead.take(3)):
+        keras.tree.map_structure(np.testing.assert_array_equal, batch, batches[i])
+    assert i == 2 and ahead.element_spec[1].shape == (None,)
 
 
 def test_crops_come_with_whole_codes_and_their_place():

@@ -9,7 +9,7 @@ ROOT = Path(haim_tf.__file__).parent
 # From the ground up; a module may import those of its own floor and of lower ones.
 FLOORS = [
     {"version", "startup", "backend", "checks", "files", "registry", "registered", "class_names", "progress"}
-    | {"plots", "programs"},
+    | {"plots", "programs", "processor"},
     {"layers", "likelihoods", "data"},
     {"networks", "presets"},
     {"sampling"},

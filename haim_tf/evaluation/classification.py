@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 from haim_tf import progress
 from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.data import Batches, ImageData, in_order
+from haim_tf.data.prefetched import prefetched
+from haim_tf.processor import keep_freed_memory
 
 # What three poolings leave something of.
 SMALLEST_SIDE = 8
@@ -103,11 +105,12 @@ def train_classifier(
     if verbose:
         progress.tell(f"Training a classifier on {train.name}, {len(train)} images, {steps} steps")
     batches = Batches(train, batch_size, seed=seed)
+    keep_freed_memory()
     with progress.Bar(steps, "steps", show=verbose) as bar:
         moving = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: bar.add(batch + 1 - bar.done, loss=float(logs["loss"]))
         )
-        network.fit(batches, steps_per_epoch=steps, shuffle=False, callbacks=[moving], verbose=0)
+        network.fit(prefetched(batches), steps_per_epoch=steps, shuffle=False, callbacks=[moving], verbose=0)
     return network
 
 

@@ -12,12 +12,15 @@ import keras
 from haim_tf.backend import has_accelerator, is_tensorflow
 from haim_tf.checks import require_number
 from haim_tf.class_names import relabelled
+from haim_tf.data import Batches
+from haim_tf.data.prefetched import prefetched
 from haim_tf.layers.types import Tensor
 from haim_tf.models import inputs, steps
 from haim_tf.models.losses import Losses
 from haim_tf.models.monitoring import Trackers, readied
 from haim_tf.models.parts import Parts
 from haim_tf.models.warm_up import WarmUp
+from haim_tf.processor import keep_freed_memory
 
 
 class PartwiseTraining(Losses, Parts):
@@ -120,17 +123,19 @@ class PartwiseTraining(Losses, Parts):
         if not self.trainable_variables:
             raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
         name = getattr(getattr(x, "data", None), "name", None)  # Of a `haim_tf.data.Batches`.
-        x, y = self._checked(x, y)
+        shuffled = kwargs.get("shuffle", True) and getattr(x, "num_batches", None) is not None
+        x, y = self._checked(x, y, ahead=not shuffled)
         if validation_data is not None:
             pair = isinstance(validation_data, (tuple, list)) and len(validation_data) <= 3
             images, labels = inputs.unpack(validation_data) if pair else (validation_data, None)
-            images, labels = self._checked(images, labels)
+            images, labels = self._checked(images, labels, ahead=True)
             validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
         if self.origin or self.fitted:
             trained = [name for name, part in self.parts.items() if part.trainable_variables]
             for sentence in self.left_behind(trained):
                 warnings.warn(sentence, stacklevel=2)
         options = {"callbacks": readied(callbacks, verbose), "verbose": verbose, **kwargs}
+        keep_freed_memory()
         before = self._steps_taken()
         try:
             return _with_value_errors(super().fit, x, y, validation_data=validation_data, **options)
@@ -152,7 +157,7 @@ class PartwiseTraining(Losses, Parts):
         **kwargs: Any,
     ) -> Any:
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
-        x, y = self._checked(x, y)
+        x, y = self._checked(x, y, ahead=True)
         callbacks = readied(callbacks, verbose)
         return _with_value_errors(super().evaluate, x, y, callbacks=callbacks, verbose=verbose, **kwargs)
 
@@ -178,9 +183,11 @@ class PartwiseTraining(Losses, Parts):
         """
         self._checked(batches, None)
 
-    def _checked(self, x, y):
-        """Images and labels as Keras takes them; a ValueError where they do not fit the model."""
+    def _checked(self, x, y, ahead=False):
+        """Images and labels as Keras takes them; a ValueError where they do not fit the model. `ahead`: a
+        `Batches`, whose order is to stay, is read ahead."""
         check = self._batch_check()
+        ahead = ahead and isinstance(x, Batches)
         if hasattr(x, "element_spec") and hasattr(x, "map"):  # An iterator over a data set has no `map`.
             specification = inputs.unpack(x.element_spec)
             inputs.check_specification(*specification, self.image_shape, self.num_classes)
@@ -196,6 +203,7 @@ class PartwiseTraining(Losses, Parts):
             if not isinstance(inputs.unpack(x[0])[0], dict):  # Cut, or with codes: a recipe's, known to fit.
                 check.batch(x[0])
                 x = inputs.CheckedDataset(x, check)
+            x = prefetched(x) if ahead else x
         elif isinstance(x, types.GeneratorType):
             x = (check.batch(batch) for batch in x)
         else:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from haim_tf.presets.saving import provenance
+from haim_tf.processor import quick_precision
 from haim_tf.training.held_out import WATCHED
 from haim_tf.training.patience import SCORE
 from haim_tf.training.stage_parts import trained_parts
@@ -54,7 +55,7 @@ def run_metadata(
             "images_seen": [count * size for count, size in zip(steps, sizes, strict=True)],
             "hours": round(sum(row["seconds"] for row in run.rows) / 3600, 2),
             **drawn,
-            "precision": recipe["precision"],
+            "precision": quick_precision(recipe["precision"]),
             "backend": keras.backend.backend(),
         },
     }

@@ -9,6 +9,7 @@ import numpy as np
 from haim_tf import data as haim_data
 from haim_tf import progress
 from haim_tf.models import HierarchicalModel, without_rare_codes
+from haim_tf.processor import quick_precision
 from haim_tf.training import outcome, patience
 from haim_tf.training import strategy as strategies
 from haim_tf.training.checkpoint import Checkpoint
@@ -141,6 +142,8 @@ def prune(
     smaller = without_rare_codes(model, typical, recipe["rare_codes_below"])
     if verbose:
         progress.tell(f"codes in use: {smaller.codebook_sizes} of {model.codebook_sizes}")
-    pruned = HierarchicalModel.from_config({**smaller.get_config(), "dtype": recipe["precision"]})
+    pruned = HierarchicalModel.from_config(
+        {**smaller.get_config(), "dtype": quick_precision(recipe["precision"])}
+    )
     pruned.set_weights(smaller.get_weights())
     return pruned

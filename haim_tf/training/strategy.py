@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from haim_tf.backend import has_accelerator
+from haim_tf.data.prefetched import without_tuning
 
 if TYPE_CHECKING:
     from haim_tf.data import Batches
@@ -209,7 +210,8 @@ def _own_parts(batches, context, steps):
     parts = [batches.part(context.input_pipeline_id * own + i, replicas) for i in range(own)]
     specification = keras.tree.map_structure(tf.type_spec_from_value, parts[0][0])
     read = (part[step] for step in itertools.islice(itertools.count(), steps) for part in parts)
-    return tf.data.Dataset.from_generator(lambda: read, output_signature=specification).prefetch(2 * own)
+    batches = tf.data.Dataset.from_generator(lambda: read, output_signature=specification)
+    return without_tuning(batches.prefetch(2 * own))
 
 
 def _first(strategy, logs):

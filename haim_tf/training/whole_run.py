@@ -12,6 +12,7 @@ from haim_tf import files, presets, progress
 from haim_tf.checks import is_about_arguments
 from haim_tf.models import HierarchicalModel
 from haim_tf.presets import weights_file
+from haim_tf.processor import quick_precision
 from haim_tf.training import stages
 from haim_tf.training import strategy as strategies
 from haim_tf.training.outcome import dress, run_metadata
@@ -102,6 +103,8 @@ def train_on(
         del model
         if verbose:
             progress.tell(f"training on {len(images)} images of {images.name}, {images.split}")
+            if quick_precision(recipe["precision"]) != recipe["precision"]:
+                progress.tell(f"in float32: this processor is slow at {recipe['precision']}")
         return _train(recipe, images, run, verbose, strategy)
 
 
@@ -166,7 +169,8 @@ def _current_model(run, recipe, images, strategy):
     """A model of the configuration that the run has reached: codes may have been dropped on the way."""
     keras.utils.set_random_seed(recipe["seed"])
     with strategies.scope(strategy):
-        model = HierarchicalModel(**(run.model_arguments or recipe["model"]), dtype=recipe["precision"])
+        dtype = quick_precision(recipe["precision"])
+        model = HierarchicalModel(**(run.model_arguments or recipe["model"]), dtype=dtype)
     if run.model_arguments is None and recipe.get("from"):
         keras.utils.set_random_seed(recipe["seed"])
         start = load_for(recipe["from"]["model"], images)

@@ -201,3 +201,24 @@ def test_no_images_train_nothing(model):
 def test_gradients_are_clipped_to_a_number_above_0(model, clip_norm):
     with pytest.raises(ValueError, match="clip_norm must be a number above 0, got"):
         model.compile(clip_norm=clip_norm)
+
+
+@pytest.mark.parametrize(
+    "steps, shuffle, ahead", [(2, False, True), (None, True, True), (2, True, False)], ids=str
+)
+def test_batches_whose_order_stays_are_read_ahead(model, monkeypatch, steps, shuffle, ahead):
+    """Not by Keras, whose data set's autotuning would have `fit` wait at its end."""
+    given = []
+    fit, evaluate = keras.Model.fit, keras.Model.evaluate
+    monkeypatch.setattr(keras.Model, "fit", lambda self, x, *args, **options: given.append(x))
+    monkeypatch.setattr(keras.Model, "evaluate", lambda self, x, *args, **options: given.append(x))
+    batches = Batches(ImageData(IMAGES, LABELS), 3, steps=steps)
+    model.fit(batches, shuffle=shuffle, verbose=0)
+    model.evaluate(batches, verbose=0)
+    assert [isinstance(x, tf.data.Dataset) for x in given] == [ahead, True]
+    assert not given[1].options().autotune.enabled
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    monkeypatch.setattr(keras.Model, "evaluate", evaluate)
+    held = Batches(ImageData(IMAGES, LABELS), 3, steps=2)
+    history = model.fit(batches, shuffle=shuffle, verbose=0, steps_per_epoch=2, validation_data=held)
+    assert {"loss", "val_loss"} <= set(history.history)

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import haim_tf
-from haim_tf import training
+from haim_tf import processor, training
 from haim_tf.training import code_cache
 from haim_tf.training.recipe import START
 
@@ -653,6 +653,26 @@ def test_batch_sizes_and_averages_are_a_stage_s_own(data, tmp_path, monkeypatch)
     assert compiled == [None, 0.5, None]
     metadata = json.loads((tmp_path / "run" / "preset" / "metadata.json").read_text())
     assert metadata["training"]["images_seen"] == [8, 16, 8]
+
+
+@pytest.mark.parametrize("seconds, precision", [(3.0, "float32"), (0.7, "mixed_bfloat16")])
+def test_a_precision_that_the_processor_is_slow_at_is_float32_s_turn(
+    data, tmp_path, monkeypatch, capsys, seconds, precision
+):
+    monkeypatch.setattr(processor, "_seconds", {"bfloat16": seconds, "float32": 1.0}.__getitem__)
+    processor.quick_precision.cache_clear()
+    monkeypatch.setattr(training.outcome, "save_pictures", lambda *arguments: None)
+    policies = []
+    monkeypatch.setattr(
+        training.stages, "train_stage", lambda model, *arguments: policies.append(model.dtype_policy.name)
+    )
+    recipe = {**SHORT, "precision": "mixed_bfloat16"}
+    training.train(training.read_recipe(recipe), data, tmp_path / "run")
+    processor.quick_precision.cache_clear()
+    assert policies == [precision] * 2
+    assert haim_tf.presets.read(tmp_path / "run/preset")[1]["training"]["precision"] == precision
+    told = "in float32: this processor is slow at mixed_bfloat16" in capsys.readouterr().err
+    assert told == (precision == "float32")
 
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine(data, tmp_path, monkeypatch):

@@ -1,0 +1,87 @@
+"""What makes training on a processor quick: memory kept between steps, and a precision that it is good at."""
+
+import ctypes
+import functools
+import os
+import sys
+import time
+
+from haim_tf.backend import has_accelerator, is_tensorflow
+
+# The parameters of glibc's mallopt: what is free at the heap's end before it goes back to the system, and how
+# many blocks have pages of their own.
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+KEPT_BYTES = 2**31 - 1
+# So many times slower a precision must be before float32 takes its place: measured is 1.5 the other way where
+# the processor has instructions for it, and 10 where it has none.
+SLOWER = 2.0
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Has this process keep memory that it frees, up to 2 GiB, rather than give it back to the system; called
+    once more, it does nothing.
+
+    Each step of training frees activations and asks for as many again. glibc takes large blocks from the
+    system and gives them back one by one, and the system clears each page anew: a third of the time.
+
+    Nothing is changed where an accelerator computes, without glibc, or where the user has set how it
+    allocates (`GLIBC_TUNABLES` or one of `MALLOC_...` in the environment).
+
+    Returns:
+        Whether it does.
+
+    Example:
+        >>> keep_freed_memory() in (True, False)
+        True
+    """
+    chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
+    if chosen or not sys.platform.startswith("linux") or has_accelerator():
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, KEPT_BYTES))
+
+
+@functools.cache
+def quick_precision(precision: str) -> str:
+    """The precision to train in, where a recipe asks for one: itself, or float32 where this processor, under
+    TensorFlow, takes more than twice as long for a convolution and its gradient in it.
+
+    Args:
+        precision: "float32", "mixed_bfloat16" or "mixed_float16".
+
+    Example:
+        >>> quick_precision("float32")
+        'float32'
+    """
+    dtype = precision.removeprefix("mixed_")
+    if dtype == "float32" or not is_tensorflow() or has_accelerator():
+        return precision
+    return "float32" if _seconds(dtype) > SLOWER * _seconds("float32") else precision
+
+
+def _seconds(dtype):
+    """How long a small convolution and its gradients take, the quickest of three."""
+    import tensorflow as tf
+
+    images = tf.ones((4, 16, 16, 32), dtype)
+    kernel = tf.ones((3, 3, 32, 64), dtype)
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            total = tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "SAME"))
+        return tape.gradient(total, [images, kernel])
+
+    def timed():
+        start = time.perf_counter()
+        for gradient in step():
+            gradient.numpy()
+        return time.perf_counter() - start
+
+    timed()
+    return min(timed() for _ in range(3))
