@@ -7,11 +7,9 @@ A step is what a recipe's step does for one network: log-likelihood, gradients, 
 average of the weights. Its work is counted in floating point operations of products only, forward once and
 backward twice, and of unmasked taps only. Beside it, in turn and in the same process, run the forward and
 backward passes of one plain convolution of the blocks' shape (all taps count) and of one plain matrix product
-of the blocks' width. The share is the step's rate over the convolution's. All of this with memory kept as
-`fit` keeps it (`haim_tf.processor`), and the step once more with memory given back, as glibc would have it.
+of the blocks' width. The share is the step's rate over the convolution's. Memory is kept between steps as
+`fit` keeps it (`haim_tf.processor`), unless the environment sets the allocator, such as by MALLOC_PERTURB_=0.
 """
-
-import ctypes
 
 from absl import app, flags
 
@@ -46,8 +44,7 @@ def measure(name, precision):
     convolution, convolution_work = measuring.plain_convolution(network, shape, FLAGS.batch_size)
     product, product_work = measuring.plain_product(network, shape, FLAGS.batch_size)
     functions = {
-        "step": (step := training_step(network, shape)),
-        "giving back": giving_back(step),
+        "step": training_step(network, shape),
         "convolution": convolution,
         "product": product,
     }
@@ -62,7 +59,6 @@ def measure(name, precision):
         "precision": precision,
         "parameters": network.count_params(),
         "step, s": times["step"],
-        "memory given back, s": times["giving back"],
         "images/s": FLAGS.batch_size / times["step"],
         "GFLOP/s": rates["step"] / 1e9,
         "plain convolution, GFLOP/s": rates["convolution"] / 1e9,
@@ -92,23 +88,6 @@ def training_step(network, shape):
         return loss
 
     return lambda: step().numpy()
-
-
-def giving_back(function):
-    """A call of a function with glibc's own ways, which give large blocks back to the system one by one."""
-    from haim_tf import processor
-
-    def run():
-        kept = processor.keep_freed_memory()
-        if kept:
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(processor.MMAP_MAX, 65536)
-            mallopt(processor.TRIM_THRESHOLD, 128 * 1024)
-        function()
-        if kept:
-            processor.keep_freed_memory.__wrapped__()
-
-    return run
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ def keep_freed_memory() -> bool:
     once more, it does nothing.
 
     Each step of training frees activations and asks for as many again. glibc takes large blocks from the
-    system and gives them back one by one, and the system clears each page anew: a third of the time.
+    system and gives them back one by one, and the system clears each page anew: a quarter of the time, of
+    small networks up to half.
 
     Nothing is changed where an accelerator computes, without glibc, or where the user has set how it
     allocates (`GLIBC_TUNABLES` or one of `MALLOC_...` in the environment).
