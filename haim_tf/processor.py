@@ -12,8 +12,8 @@ from haim_tf.backend import has_accelerator, is_tensorflow
 # many blocks have pages of their own.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 KEPT_BYTES = 2**31 - 1
-# So many times slower a precision must be before float32 takes its place: measured is 1.5 the other way where
-# the processor has instructions for it, and 10 where it has none.
+# So many times slower a precision must be before float32 takes its place. It is faster where the processor
+# has instructions for it and many times slower where it has none: noise decides nothing.
 SLOWER = 2.0
 
 
@@ -23,8 +23,8 @@ def keep_freed_memory() -> bool:
     once more, it does nothing.
 
     Each step of training frees activations and asks for as many again. glibc takes large blocks from the
-    system and gives them back one by one, and the system clears each page anew: a quarter of the time, of
-    small networks up to half.
+    system and gives them back one by one, and the system clears each page anew, which takes a quarter of the
+    time (`benchmarks/README.md`).
 
     Nothing is changed where an accelerator computes, without glibc, or where the user has set how it
     allocates (`GLIBC_TUNABLES` or one of `MALLOC_...` in the environment).

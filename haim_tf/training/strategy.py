@@ -210,8 +210,8 @@ def _own_parts(batches, context, steps):
     parts = [batches.part(context.input_pipeline_id * own + i, replicas) for i in range(own)]
     specification = keras.tree.map_structure(tf.type_spec_from_value, parts[0][0])
     read = (part[step] for step in itertools.islice(itertools.count(), steps) for part in parts)
-    batches = tf.data.Dataset.from_generator(lambda: read, output_signature=specification)
-    return without_tuning(batches.prefetch(2 * own))
+    dataset = tf.data.Dataset.from_generator(lambda: read, output_signature=specification)
+    return without_tuning(dataset.prefetch(2 * own))
 
 
 def _first(strategy, logs):
