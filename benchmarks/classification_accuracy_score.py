@@ -1,7 +1,7 @@
 """How good samples are: the classification accuracy score of a model, and the Frechet distance.
 
-Samples one image for each of a number of uniformly drawn labels, trains the same small classifier on them
-and on the real training images for the same number of steps, and tests both on real images: the validation
+Samples one image for each of a number of randomly drawn labels, trains the same small classifier on them and
+on the real training images for the same number of steps, and tests both on real images: the validation
 images, or more of them (--score_data, --score_split), for an accuracy's standard error is 0.03 on 250. The
 Frechet distance is that of the samples from the validation images, in the features that the classifier
 trained on real images decides by; beside it stands that of as many real training images. How the samples were
@@ -29,6 +29,13 @@ flags.DEFINE_string(
 flags.DEFINE_string("score_split", "val", "Split of that data, such as the `score` of hold_back.py.")
 flags.DEFINE_list(
     "classes", None, "Classes to sample and keep of the data, numbers or names; by default all."
+)
+flags.DEFINE_enum(
+    "labels",
+    "uniform",
+    ["uniform", "data"],
+    "Labels of the samples: all alike, or as often as the training images have them, which is what samples "
+    "are to stand for where classes are unbalanced.",
 )
 flags.DEFINE_integer("num_samples", 20000, "Samples to train on.", lower_bound=1)
 flags.DEFINE_string("samples", None, "The .npz file of an earlier run's samples, instead of new ones.")
@@ -88,7 +95,7 @@ def main(argv):
     else:
         model.sampling_defaults = chosen_sampling(model)
         path = files.check_new_file(output.with_suffix(".samples.npz"))
-        samples, drawn = draw_samples(model, classes, path)
+        samples, drawn = draw_samples(model, classes, train, path)
     samples = of_classes(samples, classes)
     network = real_classifier(train, len(classes), output)
     judge = evaluation.Judge(network, train, val, scored)
@@ -125,16 +132,23 @@ def chosen_sampling(model):
     return None if FLAGS.plain else {**model.sampling_defaults, **given}
 
 
-def draw_samples(model, classes, path):
-    """Samples for uniformly drawn labels, kept at `path`, and how they were drawn."""
+def draw_samples(model, classes, train, path):
+    """Samples for randomly drawn labels, kept at `path`, and how they were drawn."""
     from haim_tf import evaluation, files
 
+    counts = np.bincount(train.labels, minlength=len(classes)) if FLAGS.labels == "data" else None
     samples = evaluation.draw_samples(
-        model, FLAGS.num_samples, classes, seed=FLAGS.seed, batch_size=FLAGS.batch_size, verbose=True
+        model,
+        FLAGS.num_samples,
+        classes,
+        seed=FLAGS.seed,
+        batch_size=FLAGS.batch_size,
+        verbose=True,
+        frequencies=counts,
     )
     arrays = {"images": samples.images, "labels": samples.labels}
     files.write_file(path, lambda file: np.savez_compressed(file, **arrays))
-    return samples, {"samples": Path(path).name, "sampling": model.sampling_defaults}
+    return samples, {"samples": Path(path).name, "labels": FLAGS.labels, "sampling": model.sampling_defaults}
 
 
 def real_classifier(train, num_classes, output):

@@ -15,7 +15,7 @@ from PIL import Image
 
 import haim_tf
 from haim_tf import compression
-from haim_tf.evaluation import scores
+from haim_tf.evaluation import label_log_probs
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "fashion_mnist28", "Name of a model, or a preset folder.")
@@ -76,7 +76,7 @@ def _bound(model, images):
     """Bits of each image by the model's bound, with its most probable label and the bits to name it."""
     if not model.num_classes:
         return -model.log_prob(images) / np.log(2.0)
-    return -scores.label_log_probs(model, images).max(axis=1) / np.log(2.0) + np.log2(model.num_classes)
+    return -label_log_probs(model, images).max(axis=1) / np.log(2.0) + np.log2(model.num_classes)
 
 
 def _measure(images, options):

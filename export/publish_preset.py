@@ -36,7 +36,11 @@ flags.DEFINE_string(
     required=True,
 )
 flags.DEFINE_enum("precision", "float32", ["float32", "float16"], "Of the weights in the file.")
-flags.DEFINE_string("about", None, "JSON file with description, dataset, limits, class_names, training.")
+flags.DEFINE_string(
+    "about",
+    None,
+    "JSON file with description, dataset, limits, class_names, training, sampling, shown_classes.",
+)
 flags.DEFINE_string(
     "data", None, "Held-out images to measure on: TFDS name, image folder, .npz or .npy file."
 )

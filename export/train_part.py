@@ -65,6 +65,8 @@ def read():
     from haim_tf.training.recipe import read_recipe, with_classes_of
 
     recipe = read_recipe(FLAGS.config, variant=FLAGS.variant)
+    if recipe.get("from"):
+        raise ValueError("a recipe must begin from scratch here; `haim_tf train` goes on from a preset")
     images = data.load(FLAGS.data, FLAGS.split, image_shape=recipe["model"]["image_shape"])
     recipe = with_classes_of(recipe, images)
     if FLAGS.codes:

@@ -13,9 +13,9 @@ HELD_OUT, LOSS, ACTIVE, PERPLEXITY = "holdout_bits_per_dim_", "loss_", "active_f
 def plot_run(folder: str | os.PathLike, output: str | os.PathLike) -> int:
     """Plots the log of a training, finished or not, by matplotlib (`pip install "haim-tf[plot]"`).
 
-    A panel for each part has its held-out bits/dim, or, of runs without held-out images, its training loss in
-    nats per element; the last one, of runs that trained codes, the codes in use, and as a broken line their
-    perplexity. Stages are parted by lines.
+    A panel for each part has its held-out bits/dim, or, of runs without held-out images, its training loss
+    (of networks nats per element, of autoencoders their own); the last one, of runs that trained codes, the
+    codes in use, and as a broken line their perplexity. Stages are parted by lines.
 
     Args:
         folder: of the run, with its `metrics.csv`.
@@ -43,7 +43,7 @@ def plot_run(folder: str | os.PathLike, output: str | os.PathLike) -> int:
     curves = [name for name in names if name.startswith(HELD_OUT)]
     unit = "bits/dim"
     if not curves:
-        curves, unit = [name for name in names if name.startswith(LOSS)], "loss, nats"
+        curves, unit = [name for name in names if name.startswith(LOSS)], "loss"
     codes = [i for i in range(1, len(sizes) + 1) if f"{ACTIVE}{i}" in names]
     count = max(len(curves) + bool(codes), 1)
     figure = figure_class(figsize=(WIDTH, HEIGHT * count), layout="constrained")

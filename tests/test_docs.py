@@ -174,6 +174,8 @@ def test_the_reference_has_every_public_name():
     assert len(listed) == len(set(listed))
     packages = [name for name in haim_tf.__all__ if inspect.ismodule(getattr(haim_tf, name))]
     public = {f"{name}.{each}" for name in packages for each in getattr(haim_tf, name).__all__}
+    # What methods of the model return, and no one makes by hand.
+    public |= {f"distribution.{name}" for name in ("ImageDistribution", "PriorDistribution")}
     assert set(listed) == public
     for name in listed:
         package, _, attribute = name.partition(".")
@@ -231,7 +233,8 @@ def test_every_key_of_a_model_s_parts_is_told(recipes):
     # What the model itself says of a network.
     known = {"self", "kwargs", "likelihood", "codebook_size", "upsampling", "num_classes", "code_dim"}
     told = set(table(recipes, "Keys of a main decoder or prior"))
-    assert told == {*own, *given, "labels"} - known  # `labels` decides on a main decoder's `num_classes`.
+    # `kind` says which network; `labels` decides on a main decoder's `num_classes`.
+    assert told == {*own, *given, "kind", "labels"} - known
 
 
 def test_the_example_has_every_key_and_trains(recipes):

@@ -209,7 +209,9 @@ class Part:
         if self.averages_at:
             candidates.append([state[2][i] for i in self.averages_at])
         found = [self.figures(weights, state[1]) for weights in candidates]
-        best = min(range(len(found)), key=lambda i: sum(found[i].values()))
+        best = len(found) - 1  # The averages, where no held-out images say that the last ones are better.
+        if self.recipe["holdout"]:
+            best = min(range(len(found)), key=lambda i: sum(found[i].values()))
         if self.makes_codes:
             if final:
                 self.save_codes(output, rows, done)

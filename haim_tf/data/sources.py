@@ -49,7 +49,8 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
         `paths` which files it is from.
 
     Raises:
-        FileNotFoundError: no such file or folder, or a TFDS data set that cannot be downloaded.
+        FileNotFoundError: no such file or folder, where `source` cannot be the name of a TFDS data set (a
+            `Path`; "./photos", "photos.npz"), or a TFDS data set that cannot be downloaded.
         ValueError: everything else that is wrong with the source, the split or the images.
 
     Example:

@@ -19,6 +19,7 @@ from haim_tf.evaluation.report import (
     evaluate_and_score,
 )
 from haim_tf.evaluation.sampling_defaults import choose_sampling
+from haim_tf.evaluation.scores import label_log_probs, label_posterior, marginal_log_probs
 
 __all__ = [
     "Judge",
@@ -35,6 +36,9 @@ __all__ = [
     "feature_layer",
     "frechet_distance",
     "inception_features",
+    "label_log_probs",
+    "label_posterior",
+    "marginal_log_probs",
     "precision_and_recall",
     "publish_preset",
     "small_classifier",

@@ -23,8 +23,9 @@ def draw_samples(
     seed: int = 0,
     batch_size: int = 64,
     verbose: bool | None = None,
+    frequencies: Sequence[float] | None = None,
 ) -> ImageData:
-    """Samples of a class-conditional model for uniformly drawn labels, as its `sampling_defaults` say.
+    """Samples of a class-conditional model for labels drawn at random, as its `sampling_defaults` say.
 
     Args:
         model: a class-conditional `HierarchicalModel`.
@@ -32,9 +33,12 @@ def draw_samples(
         classes: the labels to draw from, or their names; `None`: all.
         seed: an int, 0 or more, of labels and samples.
         batch_size, verbose: as for `HierarchicalModel.sample`.
+        frequencies: how often each of the classes is drawn, relative to the others, such as their counts in
+            data that samples are to stand for; `None`: all alike.
 
     Raises:
-        ValueError: the model is not class-conditional; classes that it does not have.
+        ValueError: the model is not class-conditional; classes that it does not have; frequencies that are
+            not one number of at least 0 per class.
 
     Example:
         >>> draw_samples(haim_tf.load("debug"), 4, classes=[2, 3]).images.shape
@@ -45,9 +49,25 @@ def draw_samples(
     classes = np.arange(model.num_classes) if classes is None else labels_of(classes, model.class_names)
     if classes.ndim != 1 or not len(classes):
         raise ValueError(f"classes must be a list of at least one, got {classes.tolist()!r:.60}")
-    labels = classes[np.random.default_rng(seed).integers(len(classes), size=num)]
+    rng = np.random.default_rng(seed)
+    if frequencies is None:
+        drawn = rng.integers(len(classes), size=num)
+    else:
+        drawn = rng.choice(len(classes), size=num, p=_probabilities(frequencies, len(classes)))
+    labels = classes[drawn]
     images = model.sample(num, labels, seed=seed, batch_size=batch_size, verbose=verbose)
     return ImageData(images, labels, model.class_names, name="samples")
+
+
+def _probabilities(frequencies, num_classes):
+    frequencies = np.asarray(frequencies, dtype="float64")
+    finite = frequencies.shape == (num_classes,) and np.isfinite(frequencies).all()
+    if not finite or frequencies.min() < 0 or frequencies.sum() == 0:
+        raise ValueError(
+            f"frequencies must be one number of at least 0 for each of the {num_classes} classes, not all 0, "
+            f"got {frequencies.tolist()!r:.60}"
+        )
+    return frequencies / frequencies.sum()
 
 
 class Judge:

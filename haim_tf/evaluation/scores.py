@@ -37,12 +37,27 @@ def label_log_probs(model: HierarchicalModel, images: ArrayLike, batch_size: int
 
 
 def label_posterior(log_probs: ArrayLike) -> np.ndarray:
-    """p(y given x) by Bayes' rule from `(B, num_classes)` log p(x given y), with equally likely labels.
+    """p(y given x) by Bayes' rule, with equally likely labels.
+
+    Args:
+        log_probs: log p(x given y), nats, `(B, num_classes)`, as `label_log_probs` gives them.
+
+    Returns:
+        float64 `(B, num_classes)`, each row a distribution.
+
+    Raises:
+        ValueError: log_probs of another shape.
+
+    Example:
+        >>> label_posterior([[0.0, np.log(3.0)]])
+        array([[0.25, 0.75]])
 
     NOTE: from bounds instead of likelihoods, and so an approximation: it is exact for the codes that
     networks told the label are of.
     """
     log_probs = np.asarray(log_probs, "float64")
+    if log_probs.ndim != 2 or not log_probs.shape[1]:
+        raise ValueError(f"log_probs must be (B, num_classes), got shape {log_probs.shape}")
     shares = np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)
 

@@ -261,12 +261,34 @@ class Generation:
         labels: Labels | None = None,
         seed: int | np.ndarray = 0,
         candidates: int = 16,
-        **options: Any,
+        num: int | None = None,
+        batch_size: int = 64,
+        verbose: bool | None = None,
+        return_codes: bool = False,
     ) -> np.ndarray | tuple[np.ndarray, list[np.ndarray]]:
-        """Completes images, known pixels kept bit for bit; see `haim_tf.completion.complete`.
+        """Completes images: keeps the known pixels bit for bit and draws the others, by the plain model.
+
+        Args:
+            images: uint8, or float in 0..255, `(B, H, W, C)`; what stands in unknown pixels plays no part.
+            mask: bool `(H, W)` or `(B, H, W)`, true where a pixel is known.
+            rows: an int instead of `mask`: the first `rows` rows are known.
+            labels: one int or name of a class, or `(B,)` of them; `None`: drawn for each candidate, so that
+                the weights choose among labels as well (class-conditional models).
+            seed: an int, or an int array `(B, 2)` of seed pairs, as for `sample`.
+            candidates: how many candidates each completion is chosen from, by how well they explain the known
+                pixels; 1: nothing is weighed, codes are drawn blindly except those whose field of view is
+                known.
+            num: completions of each image, each with candidates of its own; `None`: one.
+            batch_size: how many candidates are drawn at once.
+            verbose: whether to show a progress bar; `None`: when there is more than one batch.
+            return_codes: also return the codes that the completions were drawn from.
+
+        Returns:
+            uint8 `(B, H, W, C)`, or `(B, num, H, W, C)`; with `return_codes` also a list `[x_1, ..., x_L]` of
+            int32 `(B[, num], h_l, w_l)`.
 
         Raises:
-            ValueError: as `haim_tf.completion.complete`.
+            ValueError: images, mask, labels or numbers that do not fit.
 
         Example:
             >>> model = haim_tf.load("debug")
@@ -276,7 +298,9 @@ class Generation:
         """
         from haim_tf import completion
 
-        return completion.complete(self, images, mask, rows, labels, seed, candidates, **options)
+        return completion.complete(
+            self, images, mask, rows, labels, seed, candidates, num, batch_size, verbose, return_codes
+        )
 
     def as_distribution(
         self, labels: Labels | None = None, temperature: float | Sequence[float] = 1.0

@@ -51,7 +51,7 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, Copies, KerasFi
         num_classes: number of labels y of a class-conditional model, or `None`.
         pixel_likelihood: `"logistic_mixture"`, `"categorical"` (256 values; `C` = 1 only), or a dict of the
             `kind`, a name of `likelihoods.PIXEL_LIKELIHOODS`, and its arguments.
-        mixtures: components of the logistic mixture.
+        mixtures: components of the logistic mixture, where `pixel_likelihood` is its name.
 
     Raises:
         ValueError: an image size that the levels' downsampling does not divide, missing or unknown keys.

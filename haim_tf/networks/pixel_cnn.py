@@ -36,7 +36,7 @@ class PixelCNN(AutoregressiveNetwork):
             `DiscretizedLogisticMixture(C)` for pixels `(B, H, W, C)`, or another `Likelihood`.
         width: channels of the blocks.
         blocks: number of gated residual blocks.
-        kernel_size: of the blocks' masked convolutions; the first layer's is two rows and columns larger.
+        kernel_size: of the blocks' masked convolutions; the first layer's is one row and two columns larger.
         attention: after which blocks (0-based) a causal attention follows, e.g. `[1, 3]`.
         heads: heads of each attention; a head's width is `width // heads`.
         dropout: rate inside the gated blocks.

@@ -59,7 +59,7 @@ def export(
     by level; `log_prob` nats, a lower bound; `bits_per_dim` an upper bound, the parts summing up.
 
     An example with an input out of range does not disturb the others of its batch: it gets a black `image`
-    with empty `image_bytes`, codes of -1, or NaN. Only bytes that are no picture fail their whole batch.
+    with empty `image_bytes`, or NaN. Only bytes that are no picture fail their whole batch.
 
     Sampling is compiled (XLA) once a batch size of `batch_sizes`; a batch is filled up to the next of them,
     and a larger one goes through in pieces, so that no size that comes up later waits for a compiler.

@@ -54,6 +54,7 @@ def train(
         The trained `HierarchicalModel` (float32).
 
     Raises:
+        FileNotFoundError: no such recipe or data.
         ValueError: a folder that holds something else, or the run of another recipe or other data; data that
             does not fit the recipe; a strategy that cannot be had here; a loss that is no longer finite (the
             last finite checkpoint stays).

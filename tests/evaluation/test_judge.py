@@ -80,5 +80,11 @@ def test_samples_have_the_labels_that_were_drawn():
     expected = model.sample(6, samples.labels, seed=1, temperature=0.5)
     np.testing.assert_array_equal(samples.images, expected)
     assert set(evaluation.draw_samples(model, 60, verbose=False).labels) == set(range(10))
+    often = evaluation.draw_samples(model, 200, classes=[7, 2, 4], frequencies=[3, 1, 0], verbose=False)
+    counts = np.bincount(often.labels, minlength=10)
+    assert counts[7] + counts[2] == 200 and 130 < counts[7] < 170
+    for wrong in ([1, 1], [1, -1, 1], [0, 0, 0], [1, np.nan, 1]):
+        with pytest.raises(ValueError, match="at least 0 for each of the 3 classes"):
+            evaluation.draw_samples(model, 2, classes=[7, 2, 4], frequencies=wrong)
     with pytest.raises(ValueError, match="not class-conditional"):
         evaluation.draw_samples(haim_tf.HierarchicalModel((4, 4, 1), [], network), 2)

@@ -215,7 +215,7 @@ def test_the_accuracy_of_labels_where_asked(trained, tmp_path):
         trained / "model.keras", tmp_path / "dice4", data=trained / "val.npz", samples=1, label_posterior=True
     )
     data = haim_tf.data.load(trained / "val.npz", "val")
-    log_probs = evaluation.scores.label_log_probs(haim_tf.load(folder), data.images)
+    log_probs = evaluation.label_log_probs(haim_tf.load(folder), data.images)
     share = np.mean(log_probs.argmax(axis=1) == data.labels)
     (row,) = presets.read(folder)[1]["metrics"]
     assert row == {

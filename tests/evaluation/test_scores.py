@@ -43,6 +43,8 @@ def test_scores_are_the_models(model, images, tmp_path):
 def test_posterior_and_summary():
     posterior = scores.label_posterior(np.log([[1.0, 3.0], [9.0, 1.0]]) - 2000.0)
     np.testing.assert_allclose(posterior, [[0.25, 0.75], [0.9, 0.1]])
+    with pytest.raises(ValueError, match=r"\(B, num_classes\), got shape \(2,\)"):
+        scores.label_posterior([0.5, 0.5])
     columns = {
         "label": np.array([0, 0]),
         "predicted_label": posterior.argmax(axis=1),
