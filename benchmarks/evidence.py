@@ -303,13 +303,14 @@ def save_pictures(model, settings, seed, val, folder):
 
     if (folder / "samples_sheet.png").exists():
         return
-    originals = val.images[np.arange(settings["pictures"])]
+    originals, labels = (x[np.arange(settings["pictures"])] for x in (val.images, val.labels))
     if model.num_levels:
         codes = model.encode(originals)[0]
         columns = [originals]
         if model.has_auxiliary(1):
             columns.append(model.reconstruct(originals, decoder="auxiliary"))
-        columns += [model.decode(codes, seed=1000 * seed + i, verbose=False) for i in range(6)]
+        known = {"labels": labels} if settings["decoder"].get("labels") else {}
+        columns += [model.decode(codes, seed=1000 * seed + i, verbose=False, **known) for i in range(6)]
         sheet = np.stack(columns, axis=1).reshape(-1, *model.image_shape)
         data.save_grid(sheet, folder / "codes.png", columns=len(columns))
     count = settings["pictures"] ** 2

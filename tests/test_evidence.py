@@ -50,6 +50,10 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(
         "--output=out",
         "--page=page.md",
     ]
+    # Main decoders that are told the label ask for more than others.
+    smoke = json.loads((ROOT / "benchmarks/evidence.json").read_text())["smoke"]
+    told = {"decoder": {**smoke["decoder"], "labels": True}}
+    command.append(f"--set={json.dumps(told)}")
     script(*command, "--arms=masked_3,end_to_end,no_codes")
     masked, end_to_end, flat = (
         json.loads((tmp_path / f"out/{arm}-0.json").read_text())
@@ -82,7 +86,7 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(
     text = (tmp_path / "page.md").read_text()
     assert "0.123" in text and "masked_3" not in text and text.count("# Evidence") == 1
     with pytest.raises(ValueError, match=r"other settings \(probe_steps\)"):
-        script(*command, '--set={"probe_steps": 3}', "--arms=no_codes")
+        script(*command, f"--set={json.dumps({**told, 'probe_steps': 3})}", "--arms=no_codes")
 
 
 @pytest.fixture
