@@ -19,8 +19,9 @@ SLOWER = 2.0
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Has this process keep memory that it frees, up to 2 GiB, rather than give it back to the system; called
-    once more, it does nothing.
+    """Has this process keep memory that it frees for what it needs next, rather than give it back to the
+    system at once; called once more, it does nothing. What is free at the heap's end beyond 2 GiB goes back,
+    what lies between blocks in use does not.
 
     Each step of training frees activations and asks for as many again. glibc takes large blocks from the
     system and gives them back one by one, and the system clears each page anew, which takes a quarter of the

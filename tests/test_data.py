@@ -3,10 +3,12 @@
 import contextlib
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from haim_tf import data, files
 from haim_tf.data import Batches, ImageData, in_order, load, read_image, save_grid
 from haim_tf.data.batches import num_symmetries, transformed
 from haim_tf.data.prefetched import prefetched
+from haim_tf.data.rows import Rows
 
 
 def random_images(*shape, seed=0):
@@ -376,6 +379,37 @@ def test_files_left_out_are_counted(class_folder, capsys):
         load(class_folder / "only")
 
 
+def test_every_image_of_a_class_lies_in_its_folder_and_no_class_is_empty(class_folder, capsys):
+    (class_folder / "__MACOSX/cat").mkdir(parents=True)
+    (class_folder / "__MACOSX/cat/._0.png").touch()
+    assert load(class_folder).class_names == ["cat", "dog"]
+    assert "folders without images are no classes: '__MACOSX'" in capsys.readouterr().err
+    picture = next((class_folder / "cat").glob("*.png"))
+    for folder in ("cat/more", "bird/first"):
+        (class_folder / folder).mkdir(parents=True)
+        shutil.copy(picture, class_folder / folder)
+        with pytest.raises(ValueError, match=f"{folder[:3]}.*must lie in its folder itself, got images in"):
+            load(class_folder)
+        shutil.rmtree(class_folder / folder)
+
+
+def test_an_accent_is_one_class_however_it_is_written(class_folder, tmp_path):
+    picture = next((class_folder / "cat").glob("*.png"))
+    for split, form in (("train", "NFC"), ("val", "NFD")):
+        folder = tmp_path / "splits" / split / unicodedata.normalize(form, "café")
+        folder.mkdir(parents=True)
+        shutil.copy(picture, folder)
+    names = [load(tmp_path / "splits", split).class_names for split in ("train", "val")]
+    assert names == [["caf\xe9"]] * 2
+
+
+def test_images_mapped_from_a_file_stay_there_when_mixed(tmp_path):
+    np.save(tmp_path / "images.npy", np.arange(6, dtype="uint8").repeat(4).reshape(6, 2, 2, 1))
+    mixed = load(tmp_path / "images.npy", "all").mixed()
+    assert isinstance(mixed.images, Rows)
+    assert sorted(mixed.images[np.arange(6)][:, 0, 0, 0]) == list(range(6))
+
+
 def test_paths_say_which_image_is_which(class_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(class_folder)
     image_data = load(Path("."), "all[:5]")
@@ -620,6 +654,8 @@ def test_folders_without_images(tmp_path):
     with pytest.raises(ValueError, match="must hold images .*got none"):
         load(tmp_path)
     write(tmp_path / "a.png", random_images(4, 4))
+    assert load(tmp_path).class_names is None
+    write(tmp_path / "cat/a.png", random_images(4, 4))
     with pytest.raises(ValueError, match="must hold images or folders of them, got both"):
         load(tmp_path)
 

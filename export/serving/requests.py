@@ -12,6 +12,7 @@ SAMPLING = {"temperature": (0.0, 100.0), "top_p": (1e-6, 1.0), "guidance": (0.0,
 OWN = -1.0
 NO_LABEL = -1  # Where codes or images are decoded without one.
 MAX_PICTURE_SIDE = 4096
+EXTENSION, FRAME = 0x21, 0x2C  # How blocks of a GIF begin.
 
 
 class RequestError(ValueError):
@@ -162,8 +163,8 @@ def check_picture(file):
     try:
         if file.startswith(b"\x89PNG\r\n\x1a\n") and len(file) >= 24:
             sides = int.from_bytes(file[16:20], "big"), int.from_bytes(file[20:24], "big")
-        elif file.startswith(b"GIF8") and len(file) >= 10:
-            sides = int.from_bytes(file[6:8], "little"), int.from_bytes(file[8:10], "little")
+        elif file.startswith(b"GIF8") and len(file) >= 13:
+            sides = gif_sides(file)
         elif file.startswith(b"\xff\xd8\xff"):
             sides = tuple(tf.image.extract_jpeg_shape(file).numpy()[:2])
         else:
@@ -180,6 +181,35 @@ def check_picture(file):
             tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
     except tf.errors.InvalidArgumentError:
         raise RequestError(f"image_bytes cannot be read as a picture ({len(file)} bytes): cut off?") from None
+
+
+def gif_sides(file):
+    """The largest width and height of a GIF's screen and frames, all of which are unpacked with the first: a
+    frame may be larger than the screen, and their pixels count together."""
+    width, height, flags = int.from_bytes(file[6:8], "little"), int.from_bytes(file[8:10], "little"), file[10]
+    place, pixels = 13 + _table_size(flags), 0
+    try:
+        while file[place] in (EXTENSION, FRAME):
+            if file[place] == FRAME:
+                right, down = (int.from_bytes(file[place + i : place + i + 2], "little") for i in (5, 7))
+                width, height, pixels = max(width, right), max(height, down), pixels + right * down
+                place += 11 + _table_size(file[place + 9])
+            else:
+                place += 2
+            while file[place]:  # Blocks of data, each with its length in front.
+                place += 1 + file[place]
+            place += 1
+    except IndexError:
+        pass  # Cut off: what is there counts, and reading it will fail.
+    most = MAX_PICTURE_SIDE**2
+    if max(width, height) <= MAX_PICTURE_SIDE and pixels > most:
+        raise RequestError(f"image_bytes must be a picture of at most {most} pixels in all, got {pixels}")
+    return width, height
+
+
+def _table_size(flags):
+    """Bytes of a colour table, as the flags before it tell."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def to_json(value):

@@ -1,6 +1,7 @@
 """Images from folders, with and without classes and splits."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,12 @@ def load_folder(root: Path, split: str, image_shape: ImageShape | None) -> Image
     files = [(file, None) for file in files]
     if files and class_names:
         raise ValueError(f"{printable(str(folder))} must hold images or folders of them, got both")
-    for label, class_name in enumerate(class_names):
-        if (folder / class_name).is_dir():
-            images, others = _files(folder / class_name)
-            files += [(file, label) for file in images]
-            left_out += others
+    for name in _subfolders(folder):
+        _check_flat(folder / name)
+        images, others = _files(folder / name)
+        left_out += others
+        files += [(file, class_names.index(_composed(name))) for file in images]
+    empty = [name for name in _subfolders(folder) if _composed(name) not in class_names]
     accepted = ", ".join(_SUFFIXES)
     if not files:
         shown = printable(str(folder))
@@ -49,6 +51,8 @@ def load_folder(root: Path, split: str, image_shape: ImageShape | None) -> Image
         )
     if left_out:
         say(f"{folder}: {len(files)} images ({accepted}){_kinds(left_out)}")
+    if empty:
+        say(f"{folder}: folders without images are no classes: {_some(empty)}")
     if class_names:
         files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
     part = to_slice(bounds, len(files), folder)
@@ -71,12 +75,42 @@ def _find_classes(root, split):
     _check_case(root, {split, "train", *HELD_OUT}, folders)
     named = {split, "train", *HELD_OUT}.intersection(folders)
     if not named or (named != set(folders) and not _are_splits(root, named, folders)):
-        return None, folders
+        return None, _classes([root])
     found = choose_split(split, named, root)
     if not _subfolders(root / found):
         return found, []
     # The classes of all splits, so that one that this split lacks does not shift its labels.
-    return found, sorted({name for other in named for name in _subfolders(root / other)})
+    return found, _classes([root / other for other in named])
+
+
+def _classes(splits):
+    """The names of the classes, folders with images, of some splits' folders."""
+    names = {_composed(name) for split in splits for name in _subfolders(split) if _has_images(split / name)}
+    return sorted(names)
+
+
+def _composed(name):
+    """A folder's name as Unicode composes it: systems write the same accents in two ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _check_flat(folder):
+    """A ValueError where the folder of a class has images in folders of its own, which nothing would read."""
+    nested = [name for name in _subfolders(folder) if _has_images(folder / name)]
+    if nested:
+        raise ValueError(
+            f"{printable(str(folder))}: the images of a class must lie in its folder itself, got images in "
+            f"{_some(nested)}"
+        )
+
+
+def _has_images(folder):
+    with os.scandir(folder) as entries:
+        return any(_is_image(Path(x)) for x in entries if not x.name.startswith(".") and not x.is_dir())
+
+
+def _is_image(path):
+    return path.suffix.lower() in _SUFFIXES
 
 
 def _check_case(root, splits, folders):
@@ -98,8 +132,12 @@ def _are_splits(root, named, folders):
     others = sorted(set(folders) - named)
     raise ValueError(
         f"{printable(str(root))}: its folders must all be splits or all be classes, got {sorted(named)}, "
-        f"named like splits, beside {', '.join(map(ascii, others[:8]))}{', ...' if len(others) > 8 else ''}"
+        f"named like splits, beside {_some(others)}"
     )
+
+
+def _some(names):
+    return ", ".join(map(ascii, names[:8])) + (", ..." if len(names) > 8 else "")
 
 
 def _subfolders(folder):
@@ -119,5 +157,5 @@ def _files(folder):
     """The images of a folder, in the order of their names, and the other files; hidden ones aside."""
     with os.scandir(folder) as entries:
         paths = sorted(Path(x) for x in entries if not x.name.startswith(".") and not x.is_dir())
-    images = [path for path in paths if path.suffix.lower() in _SUFFIXES]
-    return images, [path for path in paths if path.suffix.lower() not in _SUFFIXES]
+    images = [path for path in paths if _is_image(path)]
+    return images, [path for path in paths if not _is_image(path)]

@@ -120,7 +120,12 @@ class ImageData:
         return self._rows(slice(None, -count)), self._rows(slice(-count, None))
 
     def _rows(self, rows):
-        images = self.images.part(rows) if isinstance(self.images, ON_ACCESS) else self.images[rows]
+        if isinstance(self.images, ON_ACCESS):
+            images = self.images.part(rows)
+        elif isinstance(self.images, np.memmap) and not isinstance(rows, slice):
+            images = Rows(self.images, rows)  # Picked from the file, they would all come into memory.
+        else:
+            images = self.images[rows]
         labels = None if self.labels is None else self.labels[rows]
         return ImageData(images, labels, self.class_names, self.name, self.split)
 

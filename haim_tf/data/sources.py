@@ -23,8 +23,9 @@ def load(source: str | os.PathLike, split: str = "train", image_shape: ImageShap
             - a folder: `root/<class>/*.png`, or `root/*.png` without labels (also jpg, jpeg, webp, bmp; other
               files are left out, and counted in a line on stderr), or either of them below `root/<split>/`.
               Its folders are splits where all are named like splits ("train", "validation", "val", "valid",
-              "test", or `split`), or where those that are hold classes. Files are decoded on access, their
-              EXIF rotation ignored. With classes, the images come in a fixed shuffled order, so that every
+              "test", or `split`), or where those that are hold classes. A folder without images is no class;
+              images in folders within a class's are an error. Files are decoded on access, their EXIF
+              rotation ignored. With classes, the images come in a fixed shuffled order, so that every
               slice mixes the classes; a file that is cut off is an error at once;
             - a folder with `<split>_images.npy`, and optionally `<split>_labels.npy` and `classes.json` (a
               list of names);

@@ -11,6 +11,7 @@ from haim_tf import progress
 from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.data import Batches, ImageData, in_order
 from haim_tf.data.prefetched import prefetched
+from haim_tf.models import inputs
 from haim_tf.processor import keep_freed_memory
 
 # What three poolings leave something of.
@@ -110,7 +111,10 @@ def train_classifier(
         moving = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: bar.add(batch + 1 - bar.done, loss=float(logs["loss"]))
         )
-        network.fit(prefetched(batches), steps_per_epoch=steps, shuffle=False, callbacks=[moving], verbose=0)
+        with inputs.value_errors():
+            network.fit(
+                prefetched(batches), steps_per_epoch=steps, shuffle=False, callbacks=[moving], verbose=0
+            )
     return network
 
 

@@ -183,7 +183,10 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, Copies, KerasFi
             configuration = {"kind": configuration}
             if configuration["kind"] == "logistic_mixture":
                 configuration["mixtures"] = mixtures
-        return PIXEL_LIKELIHOODS.make("pixel_likelihood", configuration, channels=self.image_shape[2])
+        made = PIXEL_LIKELIHOODS.make("pixel_likelihood", configuration, channels=self.image_shape[2])
+        if made.num_values != 256:
+            raise ValueError(f"pixel_likelihood must be of the 256 values of pixels, got {made.num_values}")
+        return made
 
     def build(self, input_shape: Shape | None = None) -> None:
         """Creates every variable; no input shape is needed."""

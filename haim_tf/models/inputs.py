@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 from haim_tf.class_names import Labels, labels_of
 
 if TYPE_CHECKING:
+    from haim_tf.data import Batches
     from haim_tf.data.image_files import ImageShape
     from haim_tf.models import HierarchicalModel
 
@@ -193,7 +195,7 @@ def checked_batches(batches: Any, check: BatchCheck) -> Any:
 
     Returns:
         A data set of uint8 images, or of those and int32 labels. A batch with values out of range ends its
-        iteration in TensorFlow's own error, which `value_error` turns into a ValueError.
+        iteration in TensorFlow's own error, which `value_errors` turns into a ValueError.
     """
     import tensorflow as tf
 
@@ -211,6 +213,40 @@ def checked_batches(batches: Any, check: BatchCheck) -> Any:
         return tuple(checked) if len(checked) > 1 else checked[0]
 
     return batches.map(check_batch)
+
+
+def check_batches(batches: Batches, model: HierarchicalModel) -> None:
+    """Checks the data of a `Batches` that gives crops or codes, whose batches no `BatchCheck` takes.
+
+    Raises:
+        ValueError: images or labels that do not fit; crops that the parts in training cannot learn on.
+    """
+    if batches.crop is None and batches.codes is None:
+        return
+    data = batches.data
+    if tuple(data.image_shape) != tuple(model.image_shape):
+        raise ValueError(f"images must have the shape {tuple(model.image_shape)}, got {data.image_shape}")
+    check_labels(data.labels if batches.labels else None, model.num_classes, len(data))
+    if batches.crop is not None:
+        trained = {name for name, part in model.parts.items() if part.trainable_variables}
+        check_crop(model, trained, batches.crop, batches.crop)
+
+
+def check_crop(model: HierarchicalModel, trained: set[str], crop: int, given: Any) -> None:
+    """A ValueError, which shows what was `given`, where parts of these names cannot learn on crops."""
+    networks = [part for name, part in model.parts.items() if name in trained]
+    codes = trained & model.parts_named(["codes"])
+    if codes or ("prior" in trained and model.num_levels):
+        raise ValueError(f"crop is for training main decoders (or a flat model) only, got {given}")
+    if not all(network.learns_on_crops for network in networks):
+        raise ValueError(
+            f"crop is for networks without attention, which would learn at wrong positions, got {given}"
+        )
+    # Crops lie on the lines of the coarsest codes that these parts read.
+    level = max((int(name.rpartition("_")[2]) for name in trained if model.num_levels), default=0)
+    side, cell = min(model.image_shape[:2]), model.image_shape[0] // model.grid_shapes[level][0]
+    if crop % cell or crop > side:
+        raise ValueError(f"crop must be a multiple of {cell}, the side of a cell, up to {side}, got {given}")
 
 
 class CheckedDataset(keras.utils.PyDataset):
@@ -243,11 +279,20 @@ class CheckedDataset(keras.utils.PyDataset):
         self.batches.on_epoch_end()
 
 
-def value_error(error: Exception) -> ValueError | None:
-    """The ValueError that a check inside a data set raised, from the TensorFlow error that it became."""
-    message = str(error)
-    start = message.find("ValueError: ")
-    return None if start < 0 else ValueError(message[start + len("ValueError: ") :].splitlines()[0])
+@contextlib.contextmanager
+def value_errors() -> Iterator[None]:
+    """Where batches of a data set are read: a ValueError inside it, which becomes TensorFlow's own error, is
+    one again."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        message = str(error)
+        start = message.find("ValueError: ")
+        if start < 0:
+            raise
+        raise ValueError(message[start + len("ValueError: ") :].splitlines()[0]) from error
 
 
 def check_codes_have_auxiliary(model: HierarchicalModel, what: str) -> None:

@@ -105,9 +105,9 @@ class PartwiseTraining(Losses, Parts):
     ) -> keras.callbacks.History:
         """`keras.Model.fit` on images, or images and labels.
 
-        Labels are integers, `(B,)` or `(B, 1)`, or names of classes. Labels of a `haim_tf.data.Batches` with
-        class names go by these names. Progress, on standard error, shows loss and bits/dim; the `History`
-        that is returned has every part's loss and gradient norm.
+        Labels are integers, `(B,)` or `(B, 1)`, or, but for a `tf.data.Dataset`, names of classes. Labels of
+        a `haim_tf.data.Batches` with class names go by these names. Progress, on standard error, shows loss
+        and bits/dim; the `History` that is returned has every part's loss and gradient norm.
 
         Args:
             x: images as an array (uint8, or float in 0..255; `(B, H, W, C)`), a pair (images, labels), or
@@ -122,12 +122,16 @@ class PartwiseTraining(Losses, Parts):
         """
         if not self.trainable_variables:
             raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
-        name = getattr(getattr(x, "data", None), "name", None)  # Of a `haim_tf.data.Batches`.
+        name = x.data.name if isinstance(x, Batches) else None
         shuffled = kwargs.get("shuffle", True) and getattr(x, "num_batches", None) is not None
+        if isinstance(x, Batches) and self.class_names is None and self.num_classes:
+            if len(x.data.class_names or ()) == self.num_classes:
+                self.class_names = list(x.data.class_names)
         x, y = self._checked(x, y, ahead=not shuffled)
         if validation_data is not None:
             pair = isinstance(validation_data, (tuple, list)) and len(validation_data) <= 3
             images, labels = inputs.unpack(validation_data) if pair else (validation_data, None)
+            _check_end(images, kwargs.get("validation_steps"), "validation_data", "validation_steps")
             images, labels = self._checked(images, labels, ahead=True)
             validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
         if self.origin or self.fitted:
@@ -138,7 +142,8 @@ class PartwiseTraining(Losses, Parts):
         keep_freed_memory()
         before = self._steps_taken()
         try:
-            return _with_value_errors(super().fit, x, y, validation_data=validation_data, **options)
+            with inputs.value_errors():
+                return super().fit(x, y, validation_data=validation_data, **options)
         finally:  # Interrupted or not: what was trained is trained.
             with contextlib.suppress(RuntimeError, TypeError):  # JAX, interrupted, takes the state along.
                 if self._steps_taken() > before:
@@ -157,9 +162,11 @@ class PartwiseTraining(Losses, Parts):
         **kwargs: Any,
     ) -> Any:
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
+        _check_end(x, kwargs.get("steps"), "what is evaluated", "steps")
         x, y = self._checked(x, y, ahead=True)
         callbacks = readied(callbacks, verbose)
-        return _with_value_errors(super().evaluate, x, y, callbacks=callbacks, verbose=verbose, **kwargs)
+        with inputs.value_errors():
+            return super().evaluate(x, y, callbacks=callbacks, verbose=verbose, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
         """`keras.Model.train_on_batch`, on images or images and labels."""
@@ -193,19 +200,18 @@ class PartwiseTraining(Losses, Parts):
             inputs.check_specification(*specification, self.image_shape, self.num_classes)
             x = inputs.checked_batches(x, check)
         elif isinstance(x, keras.utils.PyDataset):
-            data = getattr(x, "data", None)
-            if self.class_names is None and self.num_classes and getattr(data, "class_names", None):
-                if len(data.class_names) == self.num_classes:
-                    self.class_names = list(data.class_names)
-            elif getattr(data, "class_names", None):
-                x = copy.copy(x)
-                x.data = relabelled(data, self)
-            if not isinstance(inputs.unpack(x[0])[0], dict):  # Cut, or with codes: a recipe's, known to fit.
+            if isinstance(x, Batches):
+                if x.data.class_names and self.class_names:
+                    x = copy.copy(x)
+                    x.data = relabelled(x.data, self)
+                inputs.check_batches(x, self)
+            if not isinstance(inputs.unpack(x[0])[0], dict):  # Cut, or with codes.
                 check.batch(x[0])
                 x = inputs.CheckedDataset(x, check)
             x = prefetched(x) if ahead else x
-        elif isinstance(x, types.GeneratorType):
-            x = (check.batch(batch) for batch in x)
+        elif isinstance(x, types.GeneratorType):  # Whose batches Keras wants as tuples.
+            checked = (check.batch(batch) for batch in x)
+            x = (batch if isinstance(batch, tuple) else (batch,) for batch in checked)
         else:
             x, y = self._checked_arrays(x, y)
         return x, y
@@ -281,15 +287,11 @@ class PartwiseTraining(Losses, Parts):
         return self.compute_metrics(packed, None, self.call(packed, training=False))
 
 
-def _with_value_errors(function, *args, **kwargs):
-    """Calls a function that reads batches; what is wrong with a batch of a data set is a ValueError."""
-    try:
-        return function(*args, **kwargs)
-    except Exception as error:
-        found = inputs.value_error(error)
-        if isinstance(error, ValueError) or found is None:
-            raise
-        raise found from error
+def _check_end(batches, steps, what, argument):
+    """A ValueError for a `PyDataset` without an end where none of so many steps is given either."""
+    endless = isinstance(batches, keras.utils.PyDataset) and batches.num_batches is None
+    if endless and steps is None:
+        raise ValueError(f"{what} must have an end: give Batches `steps`, or fit or evaluate `{argument}`")
 
 
 def _pack(images, labels):

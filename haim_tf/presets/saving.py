@@ -235,7 +235,8 @@ def _move(unfinished, folder):
     if not folder.exists():
         return unfinished.rename(folder)
     for path in folder.iterdir():
-        if not (unfinished / path.name).exists():
+        # Weights of the preset that was there do not belong to this one.
+        if path.name != WEIGHTS and not (unfinished / path.name).exists():
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, unfinished / path.name)
     replaced = unfinished.with_name(f"{unfinished.name}.replaced")
     folder.rename(replaced)

@@ -8,6 +8,7 @@ import numpy as np
 from haim_tf import data as haim_data
 from haim_tf import files, presets, progress
 from haim_tf.checks import require_int
+from haim_tf.class_names import relabelled
 from haim_tf.data import ImageData
 from haim_tf.models import HierarchicalModel
 from haim_tf.training import strategy as strategies
@@ -85,6 +86,7 @@ def fine_tune(
         raise ValueError(f"{images.name} must have at least 2 images, one to hold out, got {len(images)}")
     images = images.mixed()  # The last ones are held out.
     start = load_for(model, images)
+    images = relabelled(images, start)  # Numbers alone stand for the preset's classes, and it is said.
     steps = require_int("steps", steps, low=1)
     interval = min(INTERVAL, steps)
     trained = _trained_parts(start, freeze)

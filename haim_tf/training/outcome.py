@@ -59,11 +59,12 @@ def run_metadata(
             "backend": keras.backend.backend(),
         },
     }
-    if run.best is not None:
+    # Killed as such a stage began, a run may have its best weights and no row of it yet.
+    watched = [row for row in run.rows if run.best and row["stage"] == run.best["stage"]]
+    if watched:
         metadata["training"]["kept"] = (
             f"the weights of step {run.best['step']}, the best of the held-out images"
         )
-        first = next(row for row in run.rows if row["stage"] == run.best["stage"])
         count = min(recipe["holdout"], WATCHED)
         metadata["metrics"] = [
             {
@@ -72,7 +73,7 @@ def run_metadata(
                 "split": "held out of training",
                 "count": count,
             }
-            for when, value in (("as loaded", first[SCORE]), ("after", run.best["score"]))
+            for when, value in (("as loaded", watched[0][SCORE]), ("after", run.best["score"]))
         ]
     return metadata
 

@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 from haim_tf.checks import require_int, require_number
 from haim_tf.data.batches import check_symmetries_and_balance
 from haim_tf.files import check_finite, expanded, read_json
+from haim_tf.models.inputs import check_crop
 
 if TYPE_CHECKING:
     from haim_tf.data import ImageData
@@ -250,23 +251,7 @@ def check_recipe(recipe: Recipe, model: HierarchicalModel, images: ImageData) ->
         trained = model.parts_named(stage["train"] or model.parts)
         if not stage["crop"]:
             continue
-        networks = [part for name, part in model.parts.items() if name in trained]
-        codes = trained & model.parts_named(["codes"])
-        if codes or ("prior" in trained and model.num_levels):
-            raise ValueError(
-                f"crop is for stages that train main decoders (or a flat model) only, got {stage}"
-            )
-        if not all(network.learns_on_crops for network in networks):
-            raise ValueError(
-                f"crop is for networks without attention, which would learn at wrong positions, got {stage}"
-            )
-        # Crops lie on the lines of the coarsest codes that a stage reads.
-        level = max((int(name.rpartition("_")[2]) for name in trained if model.num_levels), default=0)
-        side, cell = min(model.image_shape[:2]), model.image_shape[0] // model.grid_shapes[level][0]
-        if stage["crop"] % cell or stage["crop"] > side:
-            raise ValueError(
-                f"crop must be a multiple of {cell}, the side of a cell, up to {side}, got {stage}"
-            )
+        check_crop(model, trained, stage["crop"], stage)
     if any("patience" in stage for stage in recipe["stages"]) and not recipe["holdout"]:
         raise ValueError("a stage with patience must have held-out images: holdout must be 1 or more, got 0")
     if recipe["holdout"] and not 0 < recipe["holdout"] < len(images):

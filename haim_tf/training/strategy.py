@@ -17,6 +17,7 @@ import keras
 
 from haim_tf.backend import has_accelerator
 from haim_tf.data.prefetched import without_tuning
+from haim_tf.models import inputs
 
 if TYPE_CHECKING:
     from haim_tf.data import Batches
@@ -191,7 +192,8 @@ def fit(
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
         for number in range(steps_per_epoch):
-            logs = step(next(iterator))
+            with inputs.value_errors():
+                logs = step(next(iterator))
             callbacks.on_train_batch_end(number, _first(strategy, logs))
         logs = {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
         callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})

@@ -1,12 +1,16 @@
 """Frechet distance, precision and recall: against reference implementations, and from images to figures."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import ot
 import pytest
+from PIL import Image
 from prdc import compute_prdc
 
 from haim_tf import evaluation
+from haim_tf.data import Batches, load
 
 RNG = np.random.default_rng(0)
 
@@ -132,3 +136,17 @@ def test_a_trained_classifier_is_seeded():
     assert evaluation.accuracy(networks[0], data, batch_size=5) == right.mean()
     first, again, other = (n.get_weights()[0] for n in networks)
     assert (first == again).all() and (first != other).any()
+
+
+def test_a_damaged_picture_in_a_later_batch_is_named(tmp_path):
+    for i in range(16):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        pixels = RNG.integers(256, size=(8, 8, 3)).astype("uint8")
+        Image.fromarray(pixels).save(tmp_path / "ab"[i % 2] / f"{i:02}.png")
+    data = load(tmp_path)
+    file = Path(data.paths[Batches(data, 8).drawn(1)[0][5]])
+    content = bytearray(file.read_bytes())
+    content[content.index(b"IDAT") + 8] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=file.name):
+        evaluation.train_classifier(data, 2, steps=3, batch_size=8, verbose=False)

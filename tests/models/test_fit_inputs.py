@@ -2,6 +2,7 @@
 
 import io
 import sys
+import types
 
 import keras
 import numpy as np
@@ -103,6 +104,59 @@ def test_a_dark_batch_among_others_is_no_mistake(model):
     assert np.isfinite(model.log_prob(speck, 0)).all()
     with pytest.raises(ValueError, match="multiply images"):
         model.log_prob(speck * 0.5, 0)
+
+
+class WithData(Pairs):
+    """A data set of a user's own that keeps what it reads from as `data`, as `Batches` does."""
+
+    def __init__(self, images, labels, data):
+        super().__init__(images, labels)
+        self.data = data
+
+
+@pytest.mark.parametrize("name", [np.array(["a", "b"]), "mine"], ids=["array", "text"])
+def test_what_a_data_set_of_one_s_own_holds_is_its_own(model, name):
+    held = types.SimpleNamespace(name=name, class_names=np.array(["x", "y", "z"]))
+    trained = HierarchicalModel.from_config(model.get_config())
+    trained.compile(run_eagerly=True)
+    trained.fit(WithData(IMAGES, LABELS, held), verbose=0)
+    assert trained.fitted and trained.fitted_on is None and trained.class_names is None
+
+
+def test_a_generator_trains_a_model_without_labels():
+    plain = HierarchicalModel(SHAPE, [], {"width": 4, "blocks": 1}, mixtures=2)
+    plain.compile(keras.optimizers.SGD(1e-3), run_eagerly=True)
+    for batch in (IMAGES, (IMAGES,), (IMAGES, None)):
+        history = plain.fit((batch for _ in range(2)), verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+
+
+def test_crops_are_for_parts_that_can_learn_on_them(model):
+    def fit(images, crop):
+        model.fit(Batches(ImageData(images, LABELS), 3, crop=crop, steps=2), shuffle=False, verbose=0)
+
+    with pytest.raises(ValueError, match="crop is for training main decoders"):
+        fit(IMAGES, 2)
+    model.freeze("codes", "prior")
+    try:
+        with pytest.raises(ValueError, match=r"images must have the shape \(4, 6, 1\), got \(8, 12, 1\)"):
+            fit(np.zeros((6, 8, 12, 1), "uint8"), 4)
+        with pytest.raises(ValueError, match="crop must be a multiple of 2"):
+            fit(IMAGES, 3)
+        fit(IMAGES, 2)
+    finally:
+        model.unfreeze()
+
+
+def test_what_is_measured_has_an_end_and_names_nothing(model):
+    data = ImageData(IMAGES, LABELS, class_names=["x", "y", "z"])
+    with pytest.raises(ValueError, match="what is evaluated must have an end"):
+        model.evaluate(Batches(data, 3), verbose=0)
+    with pytest.raises(ValueError, match="validation_data must have an end"):
+        model.fit(IMAGES, LABELS, validation_data=Batches(data, 3), verbose=0)
+    model.evaluate(Batches(data, 3), steps=2, verbose=0)
+    model.fit(IMAGES, LABELS, validation_data=Batches(data, 3), validation_steps=1, verbose=0)
+    assert model.class_names is None
 
 
 def test_what_is_monitored_needs_no_mode(model):
@@ -214,7 +268,7 @@ def test_batches_whose_order_stays_are_read_ahead(model, monkeypatch, steps, shu
     monkeypatch.setattr(keras.Model, "evaluate", lambda self, x, *args, **options: given.append(x))
     batches = Batches(ImageData(IMAGES, LABELS), 3, steps=steps)
     model.fit(batches, shuffle=shuffle, verbose=0)
-    model.evaluate(batches, verbose=0)
+    model.evaluate(batches, verbose=0, steps=2)
     assert [isinstance(x, tf.data.Dataset) for x in given] == [ahead, True]
     assert not given[1].options().autotune.enabled
     monkeypatch.setattr(keras.Model, "fit", fit)

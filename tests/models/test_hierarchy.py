@@ -343,6 +343,10 @@ BAD_CONFIGURATIONS = {
         {"prior": PRIOR | {"kernel_size": 3}},
         "the prior has a wrong argument in .*'kernel_size': 3",
     ),
+    "values": (
+        {"pixel_likelihood": {"kind": "logistic_mixture", "levels": 32}},
+        "must be of the 256 values of pixels, got 32",
+    ),
     "likelihood": ({"pixel_likelihood": "normal"}, "must be one of .*'logistic_mixture'.*got 'normal'"),
     "categorical colours": (
         {"image_shape": (4, 8, 3), "pixel_likelihood": "categorical"},

@@ -155,6 +155,10 @@ def test_existing_folder_is_kept_unless_overwritten(model, preset):
     assert (preset / "recipe.json").read_text() == "{}" and (preset / "pictures").is_dir()
     assert [path.name for path in preset.parent.iterdir()] == ["preset"]
     haim_tf.load(preset)
+    model.save_to_preset(preset, overwrite=True, weights=False)
+    assert not (preset / "model.weights.h5").exists()
+    with pytest.warns(UserWarning, match="RANDOM"):
+        haim_tf.load(preset)
 
 
 def test_saving_is_all_or_nothing(model, tmp_path, monkeypatch):

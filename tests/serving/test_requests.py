@@ -169,6 +169,23 @@ def test_pictures_are_read_before_they_join_a_batch():
         requests.check_picture(huge)
 
 
+def gif(sides, frames=1):
+    """A GIF with a screen of 8x8, and frames of other sides."""
+    still = Image.fromarray(np.zeros((8, 8, 3), "uint8"))
+    still.save(f := io.BytesIO(), "GIF", save_all=True, comment=b"of zeros")
+    head, _, rest = f.getvalue().partition(b",")
+    size = b"".join(side.to_bytes(2, "little") for side in sides)
+    return head + (b"," + rest[:4] + size + rest[8:-1]) * frames + b";"
+
+
+def test_frames_of_a_gif_count():
+    requests.check_picture(gif((8, 8)))
+    with pytest.raises(requests.RequestError, match="at most 4096 pixels a side, got 12000 by 12000"):
+        requests.check_picture(gif((12000, 12000)))
+    with pytest.raises(requests.RequestError, match="at most 16777216 pixels in all, got 25165824"):
+        requests.check_picture(gif((4096, 4096 // 2), frames=3))
+
+
 def test_outputs_as_json():
     assert requests.to_json(np.array([[1, 2]])) == [[1, 2]]
     assert base64.b64decode(requests.to_json(b"hi")["b64"]) == b"hi"

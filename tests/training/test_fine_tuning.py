@@ -282,6 +282,41 @@ def test_patience_in_a_recipe(eagerly, start, pictures, data, tmp_path):
         training.read_recipe({**recipe, "ema": 0.9})
 
 
+def test_killed_as_patience_begins_a_run_goes_on(eagerly, start, data, tmp_path, monkeypatch):
+    """Between the best weights, as they were, and the checkpoint with the row that they are of."""
+    model = haim_tf.load(start, class_names=CLASSES).arguments
+    stages = [{"train": ["codes"], "steps": 2, "learning_rate": 0.01}]
+    stages.append({"train": ["prior"], "steps": 2, "learning_rate": 0.01, "patience": 2})
+    recipe = {"model": model, "batch_size": 8, "holdout": 8, "interval": 2, "stages": stages}
+    save_best = training.run_folder.RunFolder.save_best
+
+    def killed(*arguments):
+        save_best(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training.run_folder.RunFolder, "save_best", killed)
+        training.train(training.read_recipe(recipe), data, tmp_path / "run", verbose=False)
+    training.train(training.read_recipe(recipe), data, tmp_path / "run", verbose=False)
+    assert [(row["stage"], row["step"]) for row in rows_of(tmp_path / "run")] == [
+        ("0", "2"),
+        ("1", "0"),
+        ("1", "2"),
+    ]
+
+
+def test_labels_without_names_stand_for_the_preset_s_classes_and_that_is_said(start, tmp_path, capsys):
+    names = haim_tf.load(start).class_names
+    labels = np.arange(24) % len(names)
+    np.savez(tmp_path / "numbers.npz", images=np.zeros((24, 16, 16, 3), "uint8"), labels=labels)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fine_tuning, "train_on", lambda images, *rest: seen.append(images))
+        training.fine_tune(start, tmp_path / "numbers.npz", tmp_path / "run", split="all", verbose=False)
+    assert seen[0].class_names == names
+    assert "has no class names: labels stand for each other by their numbers" in capsys.readouterr().err
+
+
 def test_a_recipe_of_another_model_than_its_preset_is_refused(start, data, tmp_path):
     model = haim_tf.load(start, num_classes=3)
     recipe = {
