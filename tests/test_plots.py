@@ -59,7 +59,7 @@ def test_without_held_out_images_losses_are_drawn(run_folder, drawn, tmp_path):
     text = (run_folder / "metrics.csv").read_text()
     (run_folder / "metrics.csv").write_text("\n".join(text.splitlines()[:3]).replace("holdout_", "other_"))
     assert plots.plot_run(run_folder, tmp_path / "plot.png") == 20
-    assert drawn[0].axes[0].get_ylabel() == "autoencoder 1\nloss, nats"
+    assert drawn[0].axes[0].get_ylabel() == "autoencoder 1\nloss"
     assert drawn[0].axes[0].lines[0].get_ydata().tolist() == [2.0, 1.0]
 
 
