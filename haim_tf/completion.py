@@ -62,23 +62,7 @@ def complete(
     """Completes images: keeps the known pixels bit for bit and draws the others.
 
     Args:
-        model: a `HierarchicalModel`.
-        images: uint8, or float in 0..255, `(B, H, W, C)`; what stands in unknown pixels plays no part.
-        mask: bool `(H, W)` or `(B, H, W)`, true where a pixel is known.
-        rows: an int instead of `mask`: the first `rows` rows are known.
-        labels: one int or name of a class, or `(B,)` of them; `None`: a class-conditional model's label is
-            drawn for each candidate, so that the weights choose among labels as well.
-        seed: an int, or an int array `(B, 2)` of seed pairs, as for `HierarchicalModel.sample`.
-        candidates: how many candidates each completion is chosen from; 1: nothing is weighed or guided, codes
-            are drawn blindly except those whose field of view is known.
-        num: completions of each image, each with candidates of its own; `None`: one.
-        batch_size: how many candidates are drawn at once.
-        verbose: whether to show a progress bar; `None`: when there is more than one batch.
-        return_codes: also return the codes that the completions were drawn from.
-
-    Returns:
-        uint8 `(B, H, W, C)`, or `(B, num, H, W, C)`; with `return_codes` also a list `[x_1, ..., x_L]` of
-        int32 `(B[, num], h_l, w_l)`.
+        model: a `HierarchicalModel`; all others, and what is returned, as for its method `complete`.
 
     Raises:
         ValueError: images, mask, labels or numbers that do not fit.
