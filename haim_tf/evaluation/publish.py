@@ -125,10 +125,9 @@ def publish_preset(
         # What is measured is what users will load: the converted weights.
         converted = Path(scratch) / output.name
         model.save_to_preset(converted, metadata=metadata, precision=precision)
-        known = {name: getattr(model, name) for name in ("origin", "fitted", "fitted_on")}
+        history = model.weights_history
         model = presets.load(converted)
-        for name, value in known.items():  # It comes from where it came from, not from that copy.
-            setattr(model, name, value)
+        model.weights_history = history  # It comes from where it came from, not from that copy.
     if images is not None:
         if label_posterior:
             report = evaluate_and_score(model, images, num=num, seed=seed)[0]

@@ -30,6 +30,7 @@ class Copies:
         for name, part in model.parts.items():
             for ours, theirs in zip(part.weights, self.parts[name].weights, strict=True):
                 ours.assign(theirs)
+        model.weights_history = self.weights_history
         return model
 
     def with_labels(self, *levels: int, label_dropout: float = 0.1) -> HierarchicalModel:
@@ -74,4 +75,5 @@ class Copies:
                 ours = [weight for weight in ours if id(weight) not in fresh]
             for weight, value in zip(ours, theirs, strict=True):
                 weight.assign(value)
+        model.weights_history = self.weights_history
         return model

@@ -18,7 +18,7 @@ from haim_tf.models.autoencoder import DiscreteAutoencoder
 from haim_tf.models.copies import Copies
 from haim_tf.models.generation import Generation
 from haim_tf.models.inference import Inference
-from haim_tf.models.keras_files import KerasFiles
+from haim_tf.models.keras_files import HISTORY, KerasFiles
 from haim_tf.models.train_step import PartwiseTraining
 from haim_tf.networks import NETWORKS, AutoregressiveNetwork
 
@@ -73,8 +73,6 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, Copies, KerasFi
 
     class_names = None  # The labels' names, a list, where a preset or the training data knows them.
     _sampling = None
-    # The preset that the weights came from, if any: its `name`, `sha256`, `pretrained` and `dataset`.
-    origin = None
 
     def __init__(
         self,
@@ -281,15 +279,16 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, Copies, KerasFi
 
     def get_config(self) -> dict:
         known = {"class_names": self.class_names, "sampling_defaults": self._sampling}
-        known |= {"origin": self.origin, "fitted": self.fitted, "fitted_on": self.fitted_on}
+        known["frozen"] = [name for name, part in self.parts.items() if not part.trainable]
         return {**super().get_config(), **self.arguments, **known}
 
     @classmethod
     def from_config(cls, config: dict) -> HierarchicalModel:
         config = dict(config)
-        names = ("class_names", "sampling_defaults", "origin", "fitted", "fitted_on")
-        known = {name: config.pop(name, None) for name in names}
+        frozen = config.pop("frozen", ())
+        known = {name: config.pop(name, None) for name in ("class_names", "sampling_defaults", *HISTORY)}
         model = cls(**config)
+        model.freeze(*frozen)
         for name, value in known.items():
             if value is not None:
                 setattr(model, name, value)

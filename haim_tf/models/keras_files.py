@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 from haim_tf import files
 
+# What a `.keras` file tells of its weights, beside the configuration.
+HISTORY, HISTORY_FILE = ("origin", "fitted", "fitted_on"), "history.json"
 # Of a variable's place in an HDF5 file, beside its values.
 BYTES_A_VARIABLE = 4096
 
 
 class KerasFiles:
-    """Mixin that gives `HierarchicalModel` a `save` and `save_weights` that a full disk does not harm."""
+    """Mixin that gives `HierarchicalModel` a `save` and `save_weights` that a full disk does not harm, and
+    files that tell where the weights come from."""
+
+    # The preset that the weights came from, if any: its `name`, `sha256`, `pretrained` and `dataset`.
+    origin = None
+
+    @property
+    def weights_history(self) -> dict[str, Any]:
+        """Where the weights come from. It goes with them, so the configuration does not have it."""
+        return {name: getattr(self, name) for name in HISTORY}
+
+    @weights_history.setter
+    def weights_history(self, history: dict[str, Any]) -> None:
+        for name in HISTORY:
+            setattr(self, name, history.get(name))
+
+    def save_assets(self, folder: str) -> None:
+        """What Keras' saving calls to keep more than weights."""
+        files.write_json(Path(folder) / HISTORY_FILE, self.weights_history)
+
+    def load_assets(self, folder: str | None) -> None:
+        path = Path(folder or "") / HISTORY_FILE
+        if folder and path.exists():
+            self.weights_history = files.read_json(path)
 
     def save(self, filepath: str | os.PathLike, overwrite: bool = True, **options: Any) -> None:
         """`keras.Model.save`; a `.keras` file is never half-written, and `~` in front is the user's home.

@@ -57,4 +57,5 @@ def _keep(model, level, kept):
                 assert (old, new) == (size, len(kept)), ours.path
                 value = np.take(value, kept, axis=axis)
         ours.assign(value)
+    smaller.weights_history = model.weights_history
     return smaller

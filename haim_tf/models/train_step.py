@@ -83,14 +83,13 @@ class PartwiseTraining(Losses, Parts):
             self.optimizer.global_clipnorm = clip_norm
 
     def get_compile_config(self) -> dict | None:
-        """What a saved model keeps of `compile`, the clipping and the frozen parts with it."""
+        """What a saved model keeps of `compile`, the clipping with it."""
         config = super().get_compile_config()
-        frozen = [name for name, part in self.parts.items() if not part.trainable]
-        return {**config, "clip_norm": self._clip_norm, "frozen": frozen} if config else config
+        return {**config, "clip_norm": self._clip_norm} if config else config
 
     def compile_from_config(self, config: dict) -> None:
         config = keras.saving.deserialize_keras_object(config)
-        self.freeze(*config.pop("frozen"))
+        self.freeze(*config.pop("frozen", ()))  # Where files of 0.2 have it.
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 

@@ -146,4 +146,5 @@ def prune(
         {**smaller.get_config(), "dtype": quick_precision(recipe["precision"])}
     )
     pruned.set_weights(smaller.get_weights())
+    pruned.weights_history = smaller.weights_history
     return pruned

@@ -87,6 +87,23 @@ def test_it_survives_copies_and_files(pretrained, tmp_path):
     pretrained.save(tmp_path / "m.keras")
     for other in (copy.deepcopy(pretrained), keras.saving.load_model(tmp_path / "m.keras")):
         assert other.fitted is True and other.origin["name"] == "base"
+    labelled = pretrained.with_labels(2)
+    assert labelled.fitted is True and labelled.without_teachers().origin["name"] == "base"
+
+
+def test_weights_made_anew_do_not_say_where_others_came_from(pretrained):
+    pretrained.freeze("codes")
+    clone = keras.models.clone_model(pretrained)
+    assert clone.origin is None and clone.fitted is False
+    assert [name for name, part in clone.parts.items() if not part.trainable] == [
+        "autoencoder_1",
+        "autoencoder_2",
+    ]
+
+
+def test_a_keras_file_that_has_it_in_its_configuration_is_read(pretrained):
+    config = {**pretrained.get_config(), **pretrained.weights_history}
+    assert haim_tf.HierarchicalModel.from_config(config).origin["name"] == "base"
 
 
 def test_the_default_optimizer_warms_up():

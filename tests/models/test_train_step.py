@@ -239,6 +239,14 @@ def test_freezing_a_compiled_model_keeps_how_it_was_compiled():
     model.train_step((IMAGES, LABELS))
 
 
+def test_parts_frozen_without_compile_are_still_frozen_after_save_and_load(tmp_path):
+    model = make()
+    model.freeze("decoders")
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert [n for n in PARTS if not loaded.parts[n].trainable] == ["decoder_1", "decoder_2"]
+
+
 def test_frozen_parts_are_still_frozen_after_save_and_load(tmp_path):
     model = compiled()
     model.freeze("codes")
