@@ -12,6 +12,7 @@ from absl import flags
 from haim_tf import presets, training
 
 ROOT = Path(__file__).parents[2]
+START = {"model": "start", "origin": {"name": "start", "sha256": None}, "class_names": None, "sampling": None}
 pytestmark = [pytest.mark.jax, pytest.mark.usefixtures("compiles_quickly")]
 
 
@@ -71,6 +72,20 @@ def test_parts_are_as_train_makes_them(script, recipe, small_images, tmp_path):
         np.testing.assert_allclose(rows[name], others[name], rtol=1e-3, err_msg=name)
 
 
+def test_without_held_out_images_the_averages_are_kept_as_train_keeps_them(
+    script, recipe, small_images, tmp_path
+):
+    flat_recipe = {**recipe, **flat(recipe, steps=8), "holdout": 0}
+    together = training.train(flat_recipe, small_images, tmp_path / "together", verbose=False)
+    (tmp_path / "recipe.json").write_text(json.dumps(flat_recipe))
+    given = {"config": tmp_path / "recipe.json", "data": small_images}
+    script(**given, stage=1, chunk=8, output=tmp_path / "flat.npz")
+    script(**given, join=tmp_path / "flat.npz", output=tmp_path / "joined")
+    found = presets.load(tmp_path / "joined" / "preset")
+    for mine, theirs in zip(found.weights, together.weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=2e-4, err_msg=mine.path)
+
+
 def test_parts_of_other_codes_are_not_joined(script, recipe, small_images, tmp_path, capsys):
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     given = {"config": tmp_path / "recipe.json", "data": small_images, "chunk": 8}
@@ -106,9 +121,9 @@ def test_a_stage_out_of_time_ends_and_says_how_far_it_came(script, recipe, small
     assert training.read_recipe(tmp_path / "joined" / "recipe.json")["stages"][0]["steps"] == 10
 
 
-def flat(recipe):
+def flat(recipe, steps=400):
     model = {**recipe["model"], "levels": []}
-    return {"model": model, "stages": [{**recipe["stages"][1], "steps": 400, "crop": 4}]}
+    return {"model": model, "stages": [{**recipe["stages"][1], "steps": steps, "crop": 4}]}
 
 
 def test_what_cannot_be_is_said_first(script, recipe, small_images, tmp_path, capsys):
@@ -128,14 +143,29 @@ def test_what_cannot_be_is_said_first(script, recipe, small_images, tmp_path, ca
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_patience_is_not_left_out_in_silence(script, recipe, small_images, tmp_path, capsys):
-    patient = {**recipe, "ema": None, "stages": [{**recipe["stages"][0], "patience": 1}]}
-    (tmp_path / "recipe.json").write_text(json.dumps(patient))
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda recipe: recipe["stages"][0].update(patience=1),
+            "a stage must be without patience here, got 1",
+        ),
+        (
+            lambda recipe: recipe.update({"from": START}),
+            "a recipe must begin from scratch here",
+        ),
+    ],
+)
+def test_what_train_alone_does_is_not_left_out_in_silence(
+    script, recipe, small_images, tmp_path, capsys, change, message
+):
+    recipe = {**recipe, "ema": None}
+    change(recipe)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    given = {"config": tmp_path / "recipe.json", "data": small_images, "output": tmp_path / "out.npz"}
     with pytest.raises(SystemExit):
-        script(
-            config=tmp_path / "recipe.json", data=small_images, output=tmp_path / "out.npz", stage=1, chunk=4
-        )
-    assert "a stage must be without patience here, got 1" in capsys.readouterr().err
+        script(**given, stage=1, chunk=4)
+    assert message in capsys.readouterr().err
 
 
 def test_pictures_are_brought_to_the_models_size(script, recipe, tmp_path):
