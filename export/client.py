@@ -12,12 +12,14 @@ docs/serving.md says how the server is started, and has the requests of every si
 
 import base64
 import contextlib
+import http.client
 import io
 import json
 import math
 import os
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from absl import app, flags
@@ -33,7 +35,9 @@ flags.DEFINE_integer("num", 16, "How many images.", lower_bound=1)
 flags.DEFINE_list(
     "labels", None, "Classes, ints, which the images take in turn; none: an unconditional model."
 )
-flags.DEFINE_integer("seed", 0, "The same seed gives the same images.")
+flags.DEFINE_integer(
+    "seed", 0, "The same seed gives the same images.", lower_bound=-(2**31), upper_bound=2**31 - 1
+)
 flags.DEFINE_float(
     "temperature",
     None,
@@ -158,15 +162,18 @@ def _post(server, path, body, timeout):
         predictions = _fetch(server, path, json.dumps(body).encode(), timeout)["predictions"]
     except (TypeError, KeyError) as error:
         raise ValueError(f"{server} gave no predictions ({error}): is it a server of models?") from None
-    if len(predictions) != len(body["instances"]):
-        raise ValueError(f"{server} gave {len(predictions)} answers to {len(body['instances'])} examples")
+    answers = len(predictions) if isinstance(predictions, list) else "no list of"
+    if answers != len(body["instances"]):
+        raise ValueError(f"{server} gave {answers} answers to {len(body['instances'])} examples")
     return predictions
 
 
 def _fetch(server, path, data, timeout):
     """What the JSON of an answer holds, to a POST where there is data, else to a GET."""
     try:
-        with urllib.request.urlopen(f"http://{server}{path}", data, timeout) as answer:
+        with urllib.request.urlopen(
+            f"http://{server}{urllib.parse.quote(path, '/:')}", data, timeout
+        ) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise ValueError(f"{server} refused: {error.code} {_reason(error)}") from None
@@ -176,13 +183,17 @@ def _fetch(server, path, data, timeout):
         raise OSError(f"{server} gave no answer within {timeout} seconds") from None
     except urllib.error.URLError as error:
         raise OSError(f"{server} cannot be reached: {error.reason}") from None
+    except http.client.HTTPException as error:
+        raise OSError(f"{server} does not answer as HTTP does ({error!r}): is it the right port?") from None
 
 
 def ask_grpc(server, model, signature, inputs, output, timeout):
     """The same as `ask_rest` by gRPC; arrays come as they are, which is faster where they are large."""
     import numpy as np
-    import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2
+
+    with _grpc_installed():
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2
 
     request = predict_pb2.PredictRequest(output_filter=[output])
     request.model_spec.name, request.model_spec.signature_name = model, signature
@@ -197,13 +208,22 @@ def ask_grpc(server, model, signature, inputs, output, timeout):
 
 def inputs_by_grpc(server, model, signature, timeout):
     """The names of a signature's inputs, by gRPC."""
-    from tensorflow_serving.apis import get_model_metadata_pb2
+    with _grpc_installed():
+        from tensorflow_serving.apis import get_model_metadata_pb2
 
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = model
     signatures = get_model_metadata_pb2.SignatureDefMap()
     _call(server, "GetModelMetadata", request, timeout).metadata["signature_def"].Unpack(signatures)
     return sorted(signatures.signature_def[signature].inputs)
+
+
+@contextlib.contextmanager
+def _grpc_installed():
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(f"--protocol=grpc needs pip install tensorflow-serving-api: {error}") from None
 
 
 def _call(server, method, request, timeout):
@@ -262,9 +282,12 @@ def _reason(error):
 
 def _ints(name, texts):
     try:
-        return [int(text) for text in texts]
+        numbers = [int(text) for text in texts]
     except ValueError:
-        raise ValueError(f"--{name} must be ints, got {','.join(texts)!r}") from None
+        numbers = []
+    if not numbers or not all(-(2**31) <= number < 2**31 for number in numbers):
+        raise ValueError(f"--{name} must be ints of 32 bits, got {','.join(texts)!r}")
+    return numbers
 
 
 if __name__ == "__main__":

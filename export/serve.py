@@ -21,7 +21,11 @@ flags.DEFINE_string("folder", None, "Of the version folders, as haim_tf export w
 flags.DEFINE_string("host", "127.0.0.1", "The address to listen on; there is no access control.")
 flags.DEFINE_integer("port", 8000, "The port to listen on.", lower_bound=1, upper_bound=65535)
 flags.DEFINE_integer(
-    "metrics_port", 8080, "Of Ray's Prometheus exporter; /metrics shows the same.", lower_bound=1
+    "metrics_port",
+    8080,
+    "Of Ray's Prometheus exporter; /metrics shows the same.",
+    lower_bound=1,
+    upper_bound=65535,
 )
 flags.DEFINE_integer("replicas", 2, "Processes that hold the model.", lower_bound=1)
 flags.DEFINE_integer(
@@ -57,23 +61,37 @@ def main(argv):
         sys.exit(2)
 
 
-def serve():
-    from serving.exported import newest_version
-
-    folder = Path(FLAGS.folder).expanduser().absolute()
-    if not folder.is_dir() or newest_version(folder) is None:
-        raise ValueError(f"{folder} has no version folder 1, 2, ...: write one with haim_tf export")
-    with socket.socket() as listener:
+def check_port(host, port, flag):
+    """Ray itself would try again and again, or say nothing of a port."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((FLAGS.host, FLAGS.port))  # Ray would only try again and again.
+            listener.bind((host, port))
         except OSError as error:
-            raise ValueError(f"cannot listen on {FLAGS.host}:{FLAGS.port}: {error.strerror}") from None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    from ray import serve
+            raise ValueError(
+                f"cannot listen on {host}:{port}, the --{flag}: {error.strerror or error}"
+            ) from None
 
-    cores = os.cpu_count() or 1
+
+def serve():
+    from serving.exported import newest_version, read_description
+
+    folder = Path(FLAGS.folder).expanduser().absolute()
+    if not folder.is_dir() or (version := newest_version(folder)) is None:
+        raise ValueError(f"{folder} has no version folder 1, 2, ...: write one with haim_tf export")
+    read_description(folder, version, FLAGS.max_batch_size)
+    check_port(FLAGS.host, FLAGS.port, "port")
+    if not FLAGS.address:
+        check_port("0.0.0.0", FLAGS.metrics_port, "metrics_port")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        from ray import serve
+    except ImportError as error:
+        raise ValueError(f'serving needs Ray Serve, pip install "haim-tf[serve]": {error}') from None
+
+    # Those that this process may use, where the system tells.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if FLAGS.address:
         # The machines of a cluster get the code from here; the folder they must all see.
         here = str(Path(__file__).resolve().parent)
@@ -114,7 +132,10 @@ def serve():
     )
     stop = threading.Event()
     try:
-        serve.run(application, name="haim_tf", route_prefix="/")
+        try:
+            serve.run(application, name="haim_tf", route_prefix="/")
+        except RuntimeError as error:
+            raise ValueError(f"the model cannot be served, its replicas' log says why: {error}") from None
         print(f"serving {folder} at http://{FLAGS.host}:{FLAGS.port}", flush=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

@@ -142,25 +142,48 @@ def relabelled(
         who = "the model" if model.class_names is None else images.name
         say(f"{who} has no class names: labels stand for each other by their numbers")
         return images.with_labels(images.labels, model.class_names)
-    if list(images.class_names) == list(model.class_names):
+    return _by_name(images, model.class_names, "the model")
+
+
+def labelled_as(images: ImageData, others: ImageData) -> ImageData:
+    """Images whose labels are those of the classes of the same names of others; by their numbers where either
+    has no names.
+
+    Raises:
+        ValueError: a class that the others do not have.
+
+    Example:
+        >>> images = np.zeros((1, 4, 4, 1), "uint8")
+        >>> here = ImageData(images, [0], class_names=["cat", "dog"])
+        >>> labelled_as(here, ImageData(images, [0], class_names=["dog", "cat"])).labels
+        array([1], dtype=int32)
+    """
+    if images.labels is None or images.class_names is None or others.class_names is None:
+        return images
+    return _by_name(images, others.class_names, others.name)
+
+
+def _by_name(images, class_names, whose):
+    """The images with labels of those names, which are those of `whose` classes."""
+    if list(images.class_names) == list(class_names):
         return images
     used = np.unique(images.labels)
     mapping = np.zeros(len(images.class_names), "int32")
     for label in used:
         name = images.class_names[label]
         try:
-            mapping[label] = find_class(name, model.class_names)
+            mapping[label] = find_class(name, class_names)
         except ValueError as error:
-            raise ValueError(f"{images.name} does not fit the model: {error}") from None
+            raise ValueError(f"{images.name} does not fit {whose}: {error}") from None
     taken = {}
     for label in used:
         other = taken.setdefault(int(mapping[label]), int(label))
         if other != label:
             raise ValueError(
                 f"{images.name}: the classes {images.class_names[other]!r} and {images.class_names[label]!r} "
-                f"are both the model's {model.class_names[mapping[label]]!r}"
+                f"are both {class_names[mapping[label]]!r} of {whose}"
             )
-    return images.with_labels(mapping[images.labels], model.class_names)
+    return images.with_labels(mapping[images.labels], class_names)
 
 
 def _plain(name):

@@ -84,7 +84,7 @@ def test_data_takes_the_labels_of_its_names():
     "labels, names, message",
     [
         ([0], ["goldfsh"], "did you mean 'goldfish"),
-        ([0, 1], ["lion", "king of beasts"], "'lion' and 'king of beasts' are both the model's 'lion"),
+        ([0, 1], ["lion", "king of beasts"], "'lion' and 'king of beasts' are both 'lion.* of the model"),
         ([7], None, r"labels must lie in 0\.\.4, got 7"),
     ],
 )

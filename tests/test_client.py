@@ -202,7 +202,10 @@ def test_sheet_by_grpc(tmp_path, model, flags, sampling):
         (("--model=red",), "refused: 404 Servable not found"),
         (("--model=grey", "--labels=0,9"), "found image 1 out of range"),
         (("--model=grey", "--guidance=2"), "grey takes no guidance; its inputs are label, seed, temperature"),
-        (("--model=grey", "--labels=cat"), "--labels must be ints, got 'cat'"),
+        (("--model=grey", "--labels=cat"), "--labels must be ints of 32 bits, got 'cat'"),
+        (("--model=grey", f"--labels={2**32}"), f"--labels must be ints of 32 bits, got '{2**32}'"),
+        (("--model=my model",), "refused: 404 Servable not found"),
+        (("--model=grey", "--server=localhost:port"), "localhost:port does not answer as HTTP does"),
         (("--model=grey", "--labels=0", "--output=nowhere/sheet.png"), "nowhere/sheet.png"),
         (("--model=grey", "--server=127.0.0.1:9"), "cannot be reached"),
     ],
@@ -213,3 +216,27 @@ def test_what_goes_wrong_is_one_clear_line(rest, tmp_path, flags, message):
     assert done.returncode == 2
     assert message in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_what_grpc_needs_is_said(tmp_path):
+    (tmp_path / "tensorflow_serving.py").write_text("raise ImportError('none here')")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        done = client("--protocol=grpc", "--model=grey", f"--output={tmp_path / 'sheet.png'}")
+    assert done.returncode == 2
+    assert done.stderr == "client: --protocol=grpc needs pip install tensorflow-serving-api: none here\n"
+
+
+def test_answers_that_are_none_are_one_line(tmp_path):
+    class Empty(Rest):
+        def do_POST(self):
+            self.answer(200, {"predictions": None})
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    done = client(
+        "--protocol=ray", f"--server=127.0.0.1:{server.server_port}", f"--output={tmp_path / 'x.png'}"
+    )
+    server.shutdown()
+    server.server_close()
+    assert done.returncode == 2 and "gave no list of answers to 16 examples" in done.stderr

@@ -260,9 +260,21 @@ def test_the_version_folder(model, version):
     assert description["image_shape"] == [8, 8, 3] and description["codebook_sizes"] == [6, 6]
     assert description["code_grids"] == [[4, 4], [2, 2]] and description["batch_sizes"] == [1, 2]
     assert description["name"] == "tiny"
-    assert description["sampling"] == model.sampling_defaults and description["decodes_without_label"]
+    assert description["sampling"] == model.sampling_defaults
     for name, values in SAMPLING.items():
         np.testing.assert_allclose(description["sampling"][name], values, rtol=1e-6)
+
+
+def test_decoders_without_a_label_where_none_needs_one():
+    def without(*levels):
+        program = saved_model.Program(make_model(levels=levels), "float32", [1], xla=False)
+        return program.description("float32")["decode_without_label"]
+
+    needy = {**TOLD, "decoder": {**TOLD["decoder"], "label_dropout": 0.0}}
+    of_level_1 = ["decode_level_1", "reconstruct_level_1", "reconstruct"]
+    assert without(LEVEL, LEVEL) == without(LEVEL, needy) == without(needy, TOLD) == []
+    assert without(TOLD, needy) == of_level_1
+    assert without(TOLD, LEVEL) == [*of_level_1, "decode_level_2", "reconstruct_level_2", "decode"]
 
 
 def test_guidance_is_an_input_where_a_network_knows_what_no_label_is():

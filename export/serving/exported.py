@@ -42,6 +42,23 @@ def limit_threads(threads, parallel=None):
     return parallel
 
 
+def read_description(folder, version, max_batch_size):
+    """The `haim_tf.json` of a version, its `batch_sizes` sorted and none above `max_batch_size`.
+
+    Raises:
+        ValueError: not an export of haim_tf, or no compiled batch size is small enough.
+    """
+    path = Path(folder) / str(version)
+    try:
+        description = json.loads((path / "assets.extra/haim_tf.json").read_text())
+        sizes = sorted(description["batch_sizes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not written by haim_tf export: {error!r}") from error
+    if sizes[0] > max_batch_size:
+        raise ValueError(f"max_batch_size must be at least {sizes[0]}, got {max_batch_size}")
+    return {**description, "batch_sizes": [size for size in sizes if size <= max_batch_size]}
+
+
 class Exported:
     """One version of a model, loaded with tensorflow alone.
 
@@ -63,16 +80,9 @@ class Exported:
     def __init__(self, folder, version, max_batch_size):
         import tensorflow as tf
 
-        path = Path(folder) / str(version)
-        try:
-            self.description = json.loads((path / "assets.extra/haim_tf.json").read_text())
-        except OSError as error:
-            raise ValueError(f"{path} is not written by haim_tf export: {error}") from error
-        sizes = sorted(self.description["batch_sizes"])
-        self.version, self.sizes = version, [size for size in sizes if size <= max_batch_size]
-        if not self.sizes:
-            raise ValueError(f"max_batch_size must be at least {sizes[0]}, got {max_batch_size}")
-        loaded = tf.saved_model.load(str(path))
+        self.description = read_description(folder, version, max_batch_size)
+        self.version, self.sizes = version, self.description["batch_sizes"]
+        loaded = tf.saved_model.load(str(Path(folder) / str(version)))
         self._loaded = loaded  # The functions do not keep their variables alive.
         self._functions = dict(loaded.signatures)
         self.inputs, self.outputs = {}, {}

@@ -16,25 +16,26 @@ EXTENSION, FRAME = 0x21, 0x2C  # How blocks of a GIF begin.
 
 
 class RequestError(ValueError):
-    """A request that cannot be answered; `status` is the HTTP status, the message is for the client."""
+    """A request that cannot be answered: `status` and `headers` of HTTP, and a message for the client."""
 
-    def __init__(self, message, status=400):
+    def __init__(self, message, status=400, headers=None):
         super().__init__(message)
-        self.status = status
+        self.status, self.headers = status, headers
 
 
-def parse(body, inputs, outputs, description, max_examples):
+def parse(signature, body, inputs, outputs, description, max_examples):
     """The examples of a request `{"instances": [{...}, ...], "outputs": [...]}`.
 
     Args:
+        signature: its name.
         body: bytes, JSON.
         inputs: the signature's, `{name: (dtype name, shape of one example)}`; dtype `"string"` is bytes,
             `{"b64": ...}` in JSON.
         outputs: names of the signature's outputs.
         description: the export's `haim_tf.json`: `num_classes` and `codebook_sizes` bound labels and codes;
             where it has `sampling`, temperature, top_p and guidance are the model's own where absent or -1,
-            and else 1 where absent; where it has `decodes_without_label`, the label of what is decoded is
-            none where absent or -1.
+            and else 1 where absent; the label of the signatures in its `decode_without_label` is none where
+            absent or -1.
         max_examples: how many instances one request may have.
 
     Returns:
@@ -45,7 +46,8 @@ def parse(body, inputs, outputs, description, max_examples):
 
     Example:
         >>> inputs = {"label": ("int32", ())}
-        >>> parse(b'{"instances": [{"label": 3}]}', inputs, ["image"], {"num_classes": 10}, max_examples=8)
+        >>> body = b'{"instances": [{"label": 3}]}'
+        >>> parse("sample", body, inputs, ["image"], {"num_classes": 10}, max_examples=8)
         ([{'label': array(3, dtype=int32)}], ['image'])
     """
     try:
@@ -65,7 +67,8 @@ def parse(body, inputs, outputs, description, max_examples):
     names = request.get("outputs", list(outputs))
     if not isinstance(names, list) or not names or not all(name in list(outputs) for name in names):
         raise RequestError(f"outputs must be a list of {', '.join(outputs)}, got {_short(names)}")
-    return [_example(i, x, inputs, description) for i, x in enumerate(instances)], names
+    unlabelled = "label" in inputs and signature in description.get("decode_without_label", ())
+    return [_example(i, x, inputs, description, unlabelled) for i, x in enumerate(instances)], names
 
 
 def _short(value):
@@ -77,7 +80,7 @@ def _refuse_constant(text):
     raise ValueError(f"{text} is not a number in JSON")
 
 
-def _example(number, instance, inputs, description):
+def _example(number, instance, inputs, description, unlabelled):
     where = f"instances[{number}]"
     if not isinstance(instance, dict):
         raise RequestError(f"{where} must be an object, got {_short(instance)}")
@@ -86,8 +89,6 @@ def _example(number, instance, inputs, description):
         raise RequestError(f"{where} has the unknown input {_short(unknown[0])}; the inputs are {accepted}")
     own = "sampling" in description
     instance = {**{name: OWN if own else 1.0 for name in inputs if name in SAMPLING}, **instance}
-    decodes = "seed" in inputs and any(name.startswith(("codes_", "image")) for name in inputs)
-    unlabelled = decodes and "label" in inputs and description.get("decodes_without_label")
     if unlabelled:
         instance = {"label": NO_LABEL, **instance}
     if missing := [name for name in inputs if name not in instance]:

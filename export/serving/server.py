@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from ray import serve
+from ray.exceptions import TaskCancelledError
 from ray.util import metrics
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
@@ -20,6 +21,8 @@ from serving.requests import RequestError, check_picture, parse, to_json
 PAGE = Path(__file__).with_name("page.html")
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 SIZES = [1, 2, 4, 8, 16, 32, 64]
+CLIENT_LEFT = 499  # As nginx counts it.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # By no proxy: it is this machine.
 DRAINED = 8  # Times max_bytes of a body that are received before the connection is closed.
 log = logging.getLogger("ray.serve")
 
@@ -111,45 +114,58 @@ class Server:
         start, path = time.monotonic(), request.url.path
         batched = self.current
         known = path in GET or path.removeprefix("/") in batched.run
+        status = CLIENT_LEFT
         try:
             response = await self._answer(request, path, batched)
+            status = response.status_code
         except RequestError as error:
-            response = JSONResponse({"error": str(error)}, error.status)
+            status = error.status
+            response = JSONResponse({"error": str(error)}, status, error.headers)
         except asyncio.TimeoutError:
+            status = 504
             error = f"no answer within {self.answer_seconds:g} seconds: the server is busy"
-            response = JSONResponse({"error": error}, 504)
-        except ClientDisconnect:
-            response = JSONResponse({"error": "the client went away"}, 400)
+            response = JSONResponse({"error": error}, status)
+        except (ClientDisconnect, TaskCancelledError):
+            response = JSONResponse({"error": "the client went away"}, status)
         except Exception:
+            status = 500
             log.exception("%s failed", path[:80])
-            response = JSONResponse({"error": "the model failed: the server's log says how"}, 500)
-        # Unknown paths share one name: clients must not be able to make metrics.
-        route = path if known else "other"
-        self._requests.inc(tags={"route": route, "status": str(response.status_code)})
-        self._seconds.observe(time.monotonic() - start, tags={"route": route})
+            response = JSONResponse({"error": "the model failed: the server's log says how"}, status)
+        finally:  # Ray cancels what a client has given up.
+            # Unknown paths share one name: clients must not be able to make metrics.
+            route = path if known else "other"
+            self._requests.inc(tags={"route": route, "status": str(status)})
+            self._seconds.observe(time.monotonic() - start, tags={"route": route})
         return response
 
     async def _answer(self, request, path, batched):
         name, model = path.removeprefix("/"), batched.model
         if path in GET:
             if request.method not in ("GET", "HEAD"):
-                raise RequestError(f"{path} takes GET, got {request.method}", 405)
+                raise RequestError(f"{path} takes GET, got {request.method}", 405, {"Allow": "GET, HEAD"})
             return await GET[path](self)
         if name not in batched.run:
             known = ", ".join([*GET, *(f"/{known}" for known in model.signatures)])
             raise RequestError(f"there is no {path[:80]}; there are {known}", 404)
         if request.method != "POST":
-            raise RequestError(f"{path} takes POST, got {request.method}", 405)
+            raise RequestError(f"{path} takes POST, got {request.method}", 405, {"Allow": "POST"})
         body = await self._body(request)
         inputs, outputs = model.inputs[name], model.outputs[name]
-        examples, names = parse(body, inputs, outputs, model.description, self.max_examples)
+        # What takes long runs beside the loop, which other requests and health checks wait for.
+        examples, names = await asyncio.to_thread(
+            parse, name, body, inputs, outputs, model.description, self.max_examples
+        )
         for file in [x["image_bytes"] for x in examples if "image_bytes" in x]:
             await asyncio.to_thread(check_picture, file)
         found = await asyncio.wait_for(
             asyncio.gather(*(batched.run[name](x) for x in examples)), self.answer_seconds
         )
-        predictions = [{key: to_json(x[key]) for key in names} for x in found]
-        return JSONResponse({"predictions": predictions, "version": model.version})
+
+        def response():
+            predictions = [{key: to_json(x[key]) for key in names} for x in found]
+            return JSONResponse({"predictions": predictions, "version": model.version})
+
+        return await asyncio.to_thread(response)
 
     async def _body(self, request):
         async def read():
@@ -187,7 +203,7 @@ class Server:
 
     async def metrics(self):
         def fetch():
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            with DIRECT.open(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
                 return answer.read().decode()
 
         try:

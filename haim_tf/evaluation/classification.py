@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from haim_tf import progress
 from haim_tf.checks import require_int, require_positive_integers
+from haim_tf.class_names import labelled_as
 from haim_tf.data import Batches, ImageData, in_order
 from haim_tf.data.prefetched import prefetched
 from haim_tf.models import inputs
@@ -165,7 +166,8 @@ def classification_accuracy_score(
     Args:
         sample_images: uint8 `(B, H, W, C)`.
         sample_labels: ints `(B,)`, the labels that they were sampled with.
-        real_train, real_val: `ImageData` with labels.
+        real_train, real_val: `ImageData` with labels; those of the second go by the class names of the first,
+            where both have such.
         classifier: called as `classifier(image_shape, num_classes)`, gives an uncompiled `keras.Model` of
             images in 0..255 to logits.
         steps, batch_size: length of each training, in steps, and images in a step.
@@ -190,7 +192,10 @@ def classification_accuracy_score(
     Reference: Ravuri, Vinyals, "Classification accuracy score for conditional generative models", 2019.
     NOTE: there a ResNet-50 and ImageNet; here a small network, so that figures compare only with its own.
     """
-    samples = ImageData(sample_images, sample_labels, name="samples")
+    samples, real_val = (
+        ImageData(sample_images, sample_labels, name="samples"),
+        labelled_as(real_val, real_train),
+    )
     for data in (samples, real_train, real_val):
         if data.labels is None:
             raise ValueError(f"{data.name} has no labels: the score needs them")

@@ -6,7 +6,7 @@ from functools import cached_property
 import keras
 import numpy as np
 
-from haim_tf.class_names import labels_of
+from haim_tf.class_names import labelled_as, labels_of
 from haim_tf.data import ImageData
 from haim_tf.evaluation.classification import accuracy, classification_accuracy_score, standard_error
 from haim_tf.evaluation.distances import frechet_distance, precision_and_recall
@@ -75,6 +75,7 @@ class Judge:
 
     It gives the accuracy that a classifier trained on samples is compared with, and the features, those it
     decides by, in which sets of images are compared. Figures of one judge compare with each other only.
+    Labels of images with class names are matched with those of the training images by name.
 
     Args:
         network: the classifier, as `train_classifier` returns it.
@@ -82,6 +83,9 @@ class Judge:
         val: an `ImageData`, real images that it has not seen: distances are from them.
         scored: an `ImageData` with labels, real images that accuracies are measured on, where it should be
             others, such as more of them; `None`: `val`.
+
+    Raises:
+        ValueError: a class that the training images do not have.
 
     Example:
         >>> train, val = (haim_tf.data.load("fashion_mnist", split) for split in ("train", "val"))
@@ -93,12 +97,8 @@ class Judge:
     def __init__(
         self, network: keras.Model, train: ImageData, val: ImageData, scored: ImageData | None = None
     ):
-        self.network, self.train, self.val, self.scored = (
-            network,
-            train,
-            val,
-            val if scored is None else scored,
-        )
+        self.network, self.train, self.val = network, train, val
+        self.scored = labelled_as(val if scored is None else scored, train)
         self._extractor = feature_layer(network)
 
     def score_real(self, num: int, seed: int = 0) -> dict:
@@ -155,6 +155,7 @@ class Judge:
             >>> 0 <= judge.score_samples(samples)["recall"] <= 1
             True
         """
+        samples = labelled_as(samples, self.train)
         score = classification_accuracy_score(
             samples.images,
             samples.labels,

@@ -78,7 +78,7 @@ def publish_preset(
 
     Raises:
         ValueError, FileNotFoundError: no finished training, an existing output folder, an unknown key in
-            `about`, data that does not fit the model.
+            `about`, data that does not fit the model, a posterior of labels that there are not.
 
     Example:
         >>> folder = publish_preset("runs/mine", "published/mine", precision="float16",
@@ -99,6 +99,8 @@ def publish_preset(
     else:
         weights = True
         model, known = read_run(Path(run))
+    if label_posterior and not (data and model.num_classes):
+        raise ValueError("the label's posterior needs data, and a class-conditional model: leave it out")
     metadata = {"pretrained": known.get("pretrained", True), **merged(known, about)}
     _check_shown_classes(metadata.get("shown_classes"), model)
     seed = require_int("seed", seed, low=0, high=MAX_SEED)

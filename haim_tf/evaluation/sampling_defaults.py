@@ -79,7 +79,7 @@ def choose_sampling(
     real = extract_features(images.images, extractor)
     labels = None
     if model.num_classes:
-        labels = images.labels[np.arange(num) % len(images)]
+        labels = images.labels[np.arange(num) * len(images) // num]  # Of all classes, where they are sorted.
     best, log = check_sampling(start, model.num_levels + 1, model.takes_guidance), []
 
     def draw(sampling):

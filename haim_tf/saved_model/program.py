@@ -215,12 +215,21 @@ class Program:
             "code_grids": [list(shape) for shape in model.grid_shapes[1:]],
             "codebook_sizes": list(model.codebook_sizes),
             "sampling": model.sampling_defaults,
-            "decodes_without_label": model.no_label(model.decoders) is not None,
+            "decode_without_label": self._decode_without_label(),
             "batch_sizes": self.sizes,
             "dtype": dtype,
             "xla": self.xla,
             "haim_tf_version": __version__,
         }
+
+    def _decode_without_label(self):
+        """The signatures that take a label, and -1 for none: no decoder that they run needs one."""
+        model, found = self.model, []
+        for level in range(1, model.num_levels + 1):
+            if model.decodes_by_label(level) and model.no_label(model.decoders[:level]) is not None:
+                found += [f"decode_level_{level}", f"reconstruct_level_{level}"]
+                found += ["reconstruct"] * (level == 1) + ["decode"] * (level == model.num_levels)
+        return found
 
 
 def _valid_sampling(sampling):

@@ -70,6 +70,27 @@ def test_the_judge_measures_on_what_it_was_told(network):
     assert evaluation.Judge(network, train, val).score_real(5)["accuracy"] == 1.0
 
 
+def named(data, names):
+    """The same pictures, their classes called so in this order."""
+    labels = [names.index(("above", "below")[label]) for label in data.labels]
+    return ImageData(data.images, labels, class_names=names, name="others")
+
+
+def test_classes_are_matched_by_name(network):
+    train, val, samples = squares(40, 0), squares(20, 1), squares(24, 4)
+    order, other = ["above", "below"], ["below", "above"]
+    judge = evaluation.Judge(network, named(train, order), named(val, other))
+    assert judge.score_real(20)["accuracy"] == 1
+
+    def score(names):
+        return judge.score_samples(named(samples, names), steps=2, batch_size=8, verbose=False)
+
+    assert score(other) == score(order)
+    strangers = ImageData(val.images, val.labels * 0, class_names=["beside"], name="strangers")
+    with pytest.raises(ValueError, match="strangers does not fit others: there is no class 'beside'"):
+        evaluation.Judge(network, named(train, order), val, strangers)
+
+
 def test_samples_have_the_labels_that_were_drawn():
     network = {"width": 4, "blocks": 1}
     model = haim_tf.HierarchicalModel((4, 4, 1), [], network, num_classes=10, mixtures=2)

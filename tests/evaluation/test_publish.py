@@ -381,6 +381,7 @@ def test_a_disk_that_fills_up_leaves_nothing(trained, tmp_path, monkeypatch):
         ({"score": "about.json"}, "about.json must be what benchmarks/classification_accuracy_score.py"),
         ({"data": "unlabelled.npz"}, "must have labels"),
         ({"about": "lost.json"}, "lost.json cannot be read as JSON"),
+        ({"data": None, "label_posterior": True}, "needs data, and a class-conditional model"),
     ],
 )
 def test_what_would_fail_later_is_known_before_anything_is_measured(

@@ -54,7 +54,7 @@ def test_the_walk_ends_at_the_best_and_the_model_keeps_its_own(images):
     assert chosen == BEST
     assert min(log, key=lambda draw: draw["distance"])["sampling"] == BEST
     assert model.sampling_defaults == {"guidance": 7}
-    assert {tuple(labels) for _, labels in model.asked} == {tuple(images.labels[:30])}
+    assert {tuple(labels) for _, labels in model.asked} == {tuple(images.labels[np.arange(30) * 40 // 30])}
     settings = [json.dumps(sampling) for sampling, _ in model.asked]
     assert len(set(settings)) == len(settings) == len(log)
 
@@ -85,7 +85,7 @@ def test_labels_are_matched_by_name_before_any_draw(images):
     model.class_names = ["bag", "coat", "sneaker"]
     named = ImageData(images.images, images.labels, ["Sneaker", "Bag", "Coat"])
     choose_sampling(model, named, extractor, num=30, draws=1, verbose=False)
-    assert model.asked[0][1] == np.array([2, 0, 1])[images.labels[:30]].tolist()
+    assert model.asked[0][1] == np.array([2, 0, 1])[images.labels[np.arange(30) * 40 // 30]].tolist()
     for wrong, message in ((["bags", "b", "c"], "did you mean 'bag'"), (None, "must have labels")):
         other = ImageData(images.images, images.labels if wrong else None, wrong)
         with pytest.raises(ValueError, match=message):
@@ -98,3 +98,10 @@ def test_no_more_draws_than_asked(images, draws):
     chosen, log = choose_sampling(model, images, extractor, num=30, draws=draws, verbose=False)
     assert len(log) == draws
     assert chosen == min(log, key=lambda draw: draw["distance"])["sampling"]
+
+
+def test_samples_are_of_all_classes_where_images_are_sorted_by_class(images):
+    model = Rigged(BEST)
+    images = ImageData(images.images, np.sort(images.labels))
+    choose_sampling(model, images, extractor, num=6, draws=1, verbose=False)
+    assert sorted(set(model.asked[0][1])) == [0, 1, 2]

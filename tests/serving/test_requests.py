@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,11 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "export"))
+sys.path.insert(0, str(Path(__file__).parent))
+from running import free_port
 from serving import exported, requests
+
+SCRIPT = Path(__file__).resolve().parents[2] / "export/serve.py"
 
 # An export of before it knew the model's own sampling values; and one that does.
 BEFORE = {"num_classes": 10, "codebook_sizes": [8, 19]}
@@ -29,9 +34,9 @@ IMAGE = {"image": ("uint8", (2, 2, 1))}
 BYTES = {"image_bytes": ("string", ())}
 
 
-def parse(body, inputs=SAMPLE, max_examples=4, description=DESCRIPTION):
+def parse(body, inputs=SAMPLE, max_examples=4, description=DESCRIPTION, signature="sample"):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return requests.parse(body, inputs, ["image", "image_bytes"], description, max_examples)
+    return requests.parse(signature, body, inputs, ["image", "image_bytes"], description, max_examples)
 
 
 def test_examples_are_arrays_of_the_signatures_types():
@@ -51,16 +56,22 @@ GOOD = {"label": 1, "seed": [0, 1]}
 
 
 def test_what_is_decoded_may_be_without_a_label():
-    inputs, description = {**CODES, "label": ("int32", ())}, {**DESCRIPTION, "decodes_without_label": True}
+    inputs = {**CODES, "label": ("int32", ())}
+    description = {**DESCRIPTION, "decode_without_label": ["decode_level_2"]}
     decoded = {"codes_2": [[0, 0], [0, 0]], "seed": [0, 1]}
+
+    def label_of(given, signature="decode_level_2", description=description):
+        found = parse({"instances": [{**decoded, **given}]}, inputs, 4, description, signature)
+        return found[0][0]["label"]
+
     for given, label in (({}, -1), ({"label": -1}, -1), ({"label": 9}, 9)):
-        ((example,), _) = parse({"instances": [{**decoded, **given}]}, inputs, description=description)
-        assert example["label"] == label
+        assert label_of(given) == label
     with pytest.raises(requests.RequestError, match="one int from 0 to 9, or -1 for none, got 10"):
-        parse({"instances": [{**decoded, "label": 10}]}, inputs, description=description)
+        label_of({"label": 10})
     # Where a decoder needs one, and where a prior does.
-    with pytest.raises(requests.RequestError, match="lacks label"):
-        parse({"instances": [decoded]}, inputs)
+    for given in ({"signature": "decode_level_3"}, {"description": DESCRIPTION}):
+        with pytest.raises(requests.RequestError, match="lacks label"):
+            label_of({}, **given)
     with pytest.raises(requests.RequestError, match="label must be one int from 0 to 9, got -1"):
         parse({"instances": [{**GOOD, "label": -1}]}, description=description)
 
@@ -224,7 +235,9 @@ def test_what_is_absent_is_sampled_as_the_model_samples(tiny, exports):
     drawn = []
     for given in ({}, plain):
         body = json.dumps({"instances": [{"label": 3, "seed": [0, 0], **given}]})
-        (example,), _ = requests.parse(body, model.inputs["sample"], ["image"], model.description, 1)
+        (example,), _ = requests.parse(
+            "sample", body, model.inputs["sample"], ["image"], model.description, 1
+        )
         drawn.append(model.run("sample", [example])[0]["image"])
         np.testing.assert_array_equal(drawn[-1], tiny.sample(1, 3, seed=0, **given)[0])
     assert (drawn[0] != drawn[1]).any()
@@ -248,6 +261,56 @@ def test_batches_are_filled_up_to_compiled_sizes(tiny, exports, monkeypatch):
     assert sizes == [1, 2, 4, 4]
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         exported.Exported(exports, 1, max_batch_size=0)
+
+
+def serve(*flags):
+    """`export/serve.py`, which ends before there is a server."""
+    command = [sys.executable, SCRIPT, *(f"--{flag}" for flag in flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("flag", ["port", "metrics_port"])
+def test_a_port_that_is_taken_is_named_at_once(exports, flag):
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = serve(
+            f"folder={exports}",
+            f"{'port' if flag == 'metrics_port' else 'metrics_port'}={free_port()}",
+            f"{flag}={port}",
+        )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f":{port}, the --{flag}: Address already in use" in done.stderr
+
+
+def test_what_cannot_be_served_is_said_at_once(exports, tmp_path):
+    other = tmp_path / "other" / "1"
+    for name in exported.OF_A_VERSION:
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        (other / name).touch()
+    (other / "assets.extra").mkdir()
+    (other / "assets.extra/haim_tf.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    for flags, message in (
+        ([f"folder={tmp_path / 'empty'}"], "has no version folder 1, 2, ..."),
+        ([f"folder={other.parent}"], "is not written by haim_tf export: KeyError('batch_sizes')"),
+    ):
+        done = serve(*flags)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert message in done.stderr
+    with pytest.raises(ValueError, match="max_batch_size must be at least 1, got 0"):
+        exported.read_description(exports, 1, max_batch_size=0)
+
+
+def test_without_ray_the_server_says_what_it_needs(exports, tmp_path):
+    (tmp_path / "ray.py").write_text("raise ImportError('no ray here')")
+    ports = [f"{name}={free_port()}" for name in ("port", "metrics_port")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        done = serve(f"folder={exports}", *ports)
+    assert done.returncode == 2
+    assert done.stderr == 'serve: serving needs Ray Serve, pip install "haim-tf[serve]": no ray here\n'
 
 
 def test_the_newest_complete_version(tmp_path):

@@ -3,7 +3,9 @@
 import base64
 import http.client
 import io
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -277,6 +279,41 @@ def test_malformed_requests(server, expected):
     text = server.ask("/metrics")[1]
     assert "\nray_haim_tf_requests_total{" in text  # As docs/serving.md says.
     assert 'route="/sample"' in text and 'status="413"' in text and "haim_tf_request_seconds_bucket" in text
+
+
+def counted(server):
+    """How many requests the metrics tell of, by route and status."""
+    found = {}
+    for line in str(server.ask("/metrics")[1]).splitlines():
+        if line.startswith("ray_haim_tf_requests_total{"):
+            labels, count = line.rsplit("} ", 1)
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+            key = labels["route"], labels["status"]
+            found[key] = found.get(key, 0) + float(count)
+    return found
+
+
+def test_clients_that_leave_are_told_apart_from_failures(server):
+    body = json.dumps({"instances": [{**GOOD, "seed": [1, i]} for i in range(64)]})
+    for path, sent in (("encode", body[:9]), ("sample", body)):
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                head = f"POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+                connection.sendall((head + sent).encode())
+                time.sleep(0.1)
+    left = [("/encode", "499"), ("/sample", "499")]
+    wait_for(lambda: all(counted(server).get(key, 0) >= 3 for key in left), 60)
+    assert not [status for _, status in counted(server) if status == "500"]
+    assert sample(server, 0)[0] == 200
+
+
+def test_the_other_method_is_told(server):
+    for method, path, allowed in (("GET", "/sample", "POST"), ("POST", "/health", "GET, HEAD")):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request(method, path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Allow"]) == (405, allowed)
+        connection.close()
 
 
 def test_too_many_requests_are_refused_at_once_and_none_hangs(server):

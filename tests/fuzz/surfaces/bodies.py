@@ -58,7 +58,7 @@ class Bodies:
         inputs = SIGNATURES[pick(rng, list(SIGNATURES))]
         body = odd_body(rng, inputs, FILLED)
         try:
-            examples, _ = parse(body, inputs, ["image", "codes_1"], DESCRIPTION, max_examples=8)
+            examples, _ = parse("sample", body, inputs, ["image", "codes_1"], DESCRIPTION, max_examples=8)
             for example in examples:
                 if "image_bytes" in example:
                     check_picture(example["image_bytes"])
