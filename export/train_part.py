@@ -105,7 +105,7 @@ def train_part():
         raise ValueError(f"a stage must be without patience here, got {stage['patience']}")
     model = build(recipe, "float32", FLAGS.codes)
     check_recipe(recipe, model, images)
-    kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, images)
+    kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
     codes = None
     if FLAGS.codes and model.num_levels:
         if not FLAGS.cache:

@@ -26,7 +26,7 @@ def find_class(name: str, class_names: Sequence[str] | None) -> int:
 
     Args:
         name: a class' whole name, or, of a name of several parts with commas between them ("goldfish,
-            Carassius auratus"), any part; capitals do not matter.
+            Carassius auratus"), any part; capitals matter only where names differ in nothing else.
         class_names: the names of the labels 0, 1, ..., or `None` where nothing is known of them.
 
     Raises:
@@ -40,6 +40,8 @@ def find_class(name: str, class_names: Sequence[str] | None) -> int:
         raise ValueError(f"the model's classes have no names: labels must be integers, got {str(name)!r}")
     wanted = _plain(name)
     found = [label for label, known in enumerate(class_names) if _plain(known) == wanted]
+    if len(found) > 1:  # Capitals matter where names differ in nothing else.
+        found = [label for label in found if str(class_names[label]) == str(name)] or found
     if not found:
         found = [label for label, known in enumerate(class_names) if wanted in _parts_of(known)]
     if len(found) == 1:

@@ -91,9 +91,35 @@ class _ModelDistribution(tfp.distributions.Distribution):
             return tf.zeros(lead, "float32")
         labels = None if self.labels is None else tf.reshape(tf.broadcast_to(self.labels, lead), [-1])
         flat = tf.reshape(value, [-1, *self._shape])
-        log_prob = tf.reshape(self._log_prob_given(flat, labels), lead)
+        log_prob = tf.reshape(self._log_prob_in_chunks(flat, labels), lead)
         log_prob.set_shape(tf.broadcast_static_shape(value.shape[: -len(self._shape)], self._batch_shape()))
         return log_prob
+
+    def _log_prob_in_chunks(self, flat, labels):
+        def of_few():
+            return self._log_prob_given(flat, labels)
+
+        def of_many():
+            return self._of_many(flat, labels)
+
+        if flat.shape[0] is None:
+            return tf.cond(tf.shape(flat)[0] <= _CHUNK, of_few, of_many)
+        return of_few() if flat.shape[0] <= _CHUNK else of_many()
+
+    def _of_many(self, flat, labels):
+        count = tf.shape(flat)[0]
+        pieces = -(-count // _CHUNK)
+        # The last piece is filled up with its last example.
+        rows = tf.reshape(tf.minimum(tf.range(pieces * _CHUNK), count - 1), [pieces, _CHUNK])
+
+        def log_prob(rows):
+            given = None if labels is None else tf.gather(labels, rows)
+            return self._log_prob_given(tf.gather(flat, rows), given)
+
+        found = tf.map_fn(
+            log_prob, rows, fn_output_signature=tf.TensorSpec((_CHUNK,), "float32"), parallel_iterations=1
+        )
+        return tf.reshape(found, [-1])[:count]
 
     def _sample_n(self, n, seed=None):
         each = int(np.prod(self._batch_shape().as_list(), dtype="int64"))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import shutil
 import tempfile
 import zipfile
@@ -93,7 +94,7 @@ def write_file(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> 
         ValueError: it cannot be written, as where the disk is full; what was there before still is.
     """
     target = linked(absolute(path))
-    unfinished = target.with_name(f".{target.name[:60]}.{os.getpid()}")
+    unfinished = target.with_name(f".{target.name[:60]}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with as_value_error(path):
             with open(unfinished, "wb") as file:

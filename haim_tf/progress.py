@@ -57,7 +57,7 @@ class Bar:
             self._said = time.monotonic()
             text = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
             of_all = "" if self.total is None else f"/{self.total}"
-            print(f"{self.done}{of_all} {self.unit}{text}", file=sys.stderr, flush=True)
+            _print(f"{self.done}{of_all} {self.unit}{text}")
 
     def close(self) -> None:
         """Takes the bar off the terminal; more than once is as good."""
@@ -97,6 +97,12 @@ def tell(text: str) -> None:
 
         tqdm.write(text, file=sys.stderr)
     else:
+        _print(text)
+
+
+def _print(text):
+    """A line on standard error; work goes on where whoever read that has gone, or its disk is full."""
+    with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 

@@ -262,3 +262,16 @@ def test_accepts_and_refuses_the_images_that_the_model_does(model):
         assert distribution.log_prob(np.full(SHAPE, value)) == -np.inf
     prior = model.prior_distribution(2)
     assert (prior.log_prob(np.array([[[0, 4], [1, 1]], [[0, -1], [1, 1]]])).numpy() == -np.inf).all()
+
+
+def test_many_images_are_taken_in_parts(model, images):
+    many = np.resize(images, (70, *SHAPE)).astype("float32")
+    expected = model.log_prob(many, 2)
+    distribution = model.as_distribution(labels=2)
+    np.testing.assert_allclose(distribution.log_prob(many), expected, rtol=1e-5)
+    specification = tf.TensorSpec((None, *SHAPE), "float32")
+    in_a_graph = tf.function(distribution.log_prob, input_signature=[specification])
+    for count in (70, 2, 0):
+        np.testing.assert_allclose(in_a_graph(many[:count]), expected[:count], rtol=1e-5)
+    each = model.as_distribution().log_prob(many)
+    np.testing.assert_allclose(each[:3], model.as_distribution().log_prob(many[:3]), rtol=1e-5)

@@ -25,6 +25,8 @@ def join(recipe, images, data, split, codes, outputs, folder):
     rows, found = [], {}
     for path in [codes] * (not os.path.isdir(codes or ".")) + outputs:
         with read_output(path) as (meta, saved):
+            if meta["part"] in found:
+                raise ValueError(f"{path} has {meta['part']}, which another of --join has too")
             if meta["part"] != "codes":
                 found[meta["part"]] = [saved[f"w{i}"] for i in range(len(saved.files) - 1)]
         if not meta["final"]:

@@ -19,7 +19,7 @@ class Part:
     Args:
         recipe: as `read_recipe` gives it, its model's configuration as the codes have it.
         number: of the stage, from 1.
-        kept, held: the `ImageData` to learn and to watch the training by.
+        kept, held: the `ImageData` to learn and to watch the training by; `held` may be `None`.
         path: of the codes, a preset folder or the output of the stage of codes; `None`: there are none yet.
         codes: those of the images in `kept`, as `cached_codes` gives them, or `None`.
         chunk: steps of one program.
@@ -41,11 +41,16 @@ class Part:
         self.model = model = build(recipe, recipe["precision"], path)
         self.trained = sorted(trained_parts(model, self.stage))
         self.makes_codes = trains_codes(model, self.stage)
-        if not self.makes_codes and (len(self.trained) > 1 or (model.num_levels and codes is None)):
+        networks = set(self.trained) - model.parts_named(["codes"])
+        on_codes = len(networks) == 1 and (codes is not None or not model.num_levels)
+        if self.makes_codes and networks or not (self.makes_codes or on_codes):
             raise ValueError(
                 "a stage must train codes, or one network on the codes that --codes has, got "
                 f"{', '.join(self.trained)}"
             )
+        earlier = [trained_parts(model, stage) for stage in recipe["stages"][: number - 1]]
+        if again := networks & set().union(*earlier):
+            raise ValueError(f"a network must learn in one stage here, got {again.pop()} in several")
         self.name = "codes" if self.makes_codes else self.trained[0]
         model.freeze(*(set(model.parts) - set(self.trained)))
         if codes is not None:
@@ -92,7 +97,7 @@ class Part:
             "labels": None if model.num_classes is None else jnp.asarray(kept.labels.astype("int32")),
         }
         self.data["images"] = self.data["images"].reshape(-1, height * width, channels)
-        self.watched = HeldOut(model, held, set(self.trained))
+        self.watched = HeldOut(model, held, set(self.trained)) if held is not None else None
         self.program = jax.jit(self._program, donate_argnums=0)
 
     def plan(self, step):
@@ -145,12 +150,17 @@ class Part:
         state, losses = jax.lax.scan(step, tuple(state), {**plan, "rate": rates})
         return (*state, metrics), losses
 
-    def figures(self, trainable, others):
-        """Held-out figures as `haim_tf train` logs them, of the model with these values."""
+    def assign(self, trainable, others):
+        """Gives the model these values."""
         variables = [*self.model.trainable_variables, *self.model.non_trainable_variables]
         for variable, value in zip(variables, [*trainable, *others], strict=True):
             variable.assign(np.asarray(value))
-        return self.watched.figures(self.model)
+
+    def figures(self, trainable, others):
+        """Held-out figures as `haim_tf train` logs them, of the model with these values; without held-out
+        images none."""
+        self.assign(trainable, others)
+        return self.watched.figures(self.model) if self.watched else {}
 
     def train(self, output):
         import jax.numpy as jnp
@@ -170,24 +180,24 @@ class Part:
 
         threading.Thread(target=draw, daemon=True).start()
         while done < total:
-            spent = (time.time() - begun) / self.seconds if self.seconds and begun else 0.0
+            spent = (time.monotonic() - begun) / self.seconds if self.seconds and begun else 0.0
             rates = self.rates(done + np.arange(self.chunk), min(spent, 1.0))
-            started = time.time()
+            started = time.monotonic()
             state, losses = self.program(state, self.data, plans.get(), rates)
             loss = float(np.asarray(losses).mean())
             if not math.isfinite(loss):
                 raise ValueError(
                     f"training went out of bounds by step {done}: a lower learning_rate is wanted"
                 )
-            seconds, done = time.time() - started, done + self.chunk
+            seconds, done = time.monotonic() - started, done + self.chunk
             # The first program was compiled on the way.
-            late = self.seconds and begun and time.time() - begun + seconds > self.seconds
+            late = self.seconds and begun and time.monotonic() - begun + seconds > self.seconds
             if begun is None:
-                begun = looked = time.time()
+                begun = looked = time.monotonic()
             rows.append({"stage": self.number - 1, "step": done, "seconds": round(seconds, 2), "loss": loss})
-            if late or done >= total or time.time() - looked > SAVE_SECONDS:
-                looked = time.time()
-                rows[-1].update(self.save(output, state, rows, done, bool(late or done >= total)))
+            if late or done >= total or time.monotonic() - looked > SAVE_SECONDS:
+                looked = time.monotonic()
+                self.save(output, state, rows, done, bool(late or done >= total))
                 text = "  ".join(
                     f"{name} {x:.5g}" for name, x in rows[-1].items() if name.startswith("holdout")
                 )
@@ -204,22 +214,23 @@ class Part:
         return self.schedule(np.where(steps < warm_up, steps, later).astype("float32"))
 
     def save(self, output, state, rows, done, final):
-        """Writes the better of the averaged and the last weights; returns the held-out figures."""
+        """Writes the better of the averaged and the last weights, with their held-out figures in the last of
+        the rows."""
         candidates = [state[0]]
         if self.averages_at:
             candidates.append([state[2][i] for i in self.averages_at])
         found = [self.figures(weights, state[1]) for weights in candidates]
         best = len(found) - 1  # The averages, where no held-out images say that the last ones are better.
-        if self.recipe["holdout"]:
+        if self.watched:
             best = min(range(len(found)), key=lambda i: sum(found[i].values()))
+        rows[-1].update(found[best])
         if self.makes_codes:
             if final:
                 self.save_codes(output, rows, done)
-            return found[0]
+            return
         weights = {f"w{i}": np.asarray(x) for i, x in enumerate(candidates[best])}
         meta = {**self.about(rows, done, final), "codes": digest(self.path)}
         write_output(output, meta, weights)
-        return found[best]
 
     def save_codes(self, output, rows, done):
         """Writes the codes, rare ones dropped where the recipe says so."""

@@ -17,7 +17,9 @@ def newest_version(folder):
     versions = [
         int(path.name)
         for path in Path(folder).iterdir()
-        if path.name.isdecimal() and all((path / name).is_file() for name in OF_A_VERSION)
+        if path.name.isdecimal()
+        and path.name == str(int(path.name))
+        and all((path / name).is_file() for name in OF_A_VERSION)
     ]
     return max(versions, default=None)
 

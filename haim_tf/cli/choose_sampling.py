@@ -57,5 +57,6 @@ def main(argv: list[str]) -> None:
         batch_size=FLAGS.batch_size,
     )
     how = {"split": FLAGS.tune_split, "images": len(tune), "samples": FLAGS.num, "draws": log}
+    print(f"chosen: {chosen}")
     presets.rewrite_metadata(folder, {"sampling": chosen, "sampling_chosen": how})
-    print(f"chosen: {chosen}, now in {folder / presets.METADATA}")
+    print(f"now in {folder / presets.METADATA}")

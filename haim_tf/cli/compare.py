@@ -72,11 +72,10 @@ def main(argv: list[str]) -> None:
         "frechet_distance": evaluation.frechet_distance(*features),
         **evaluation.precision_and_recall(*features, neighbors=FLAGS.neighbors),
     }
-    if output:
-        files.write_json(output, report)
     print(
         f"{num} images each: Frechet distance {report['frechet_distance']:.4f}, precision "
         f"{report['precision']:.4f}, recall {report['recall']:.4f} (k = {report['neighbors']})"
     )
     if output:
+        files.write_json(output, report)
         print(f"figures in {output}")

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
         rows = height // 2 if FLAGS.rows is None else require_int("--rows", FLAGS.rows, low=0, high=height)
         mask = np.repeat(np.arange(height)[:, None] < rows, width, axis=1)
     else:
-        mask = data.read_image(FLAGS.mask, 1)[..., 0] > 0
+        mask = read_mask(FLAGS.mask)
     source = data.load(FLAGS.data, FLAGS.split, image_shape=model.image_shape)
     chosen = np.arange(min(FLAGS.num, len(source)))
     labels = None
@@ -80,6 +80,19 @@ def main(argv: list[str]) -> None:
     print(
         f"{len(images)} images in {output}{arrays}; columns: original, known, {FLAGS.completions} completions"
     )
+
+
+def read_mask(path: str) -> np.ndarray:
+    """Which pixels of an image file, of whatever mode, are not black, bool `(H, W)`."""
+    import numpy as np
+    from PIL import Image
+
+    from haim_tf import files
+    from haim_tf.data.reading import reading
+
+    path = files.expanded(path)
+    with reading(path, "an image"), Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).any(axis=-1)
 
 
 def sheet(images: np.ndarray, mask: np.ndarray, completions: np.ndarray) -> np.ndarray:

@@ -45,12 +45,12 @@ def main(argv: list[str]) -> None:
         reconstructions=FLAGS.reconstructions,
     )
     report = {"model": FLAGS.model, "split": images.split, **report}
+    print(table(report))  # First, for the files may not be writable any more.
     if csv:
         order = images.in_file_order(columns["image"])
         scores.write_csv(csv, {name: values[order] for name, values in columns.items()})
     if output:
         files.write_json(output, report)
-    print(table(report))
     for what, path in (("figures", output), ("scores of single images", csv)):
         if path:
             print(f"{what} in {path}")

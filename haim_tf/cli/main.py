@@ -158,5 +158,6 @@ def _is_required(flag):
 
 def _complain(what, error):
     progress.close_all()
-    print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # Nobody reads it.
+        print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr)
     return 2

@@ -89,6 +89,7 @@ class Generation:
         """
         if not self.num_classes:
             raise ValueError("this model takes no labels: there are none to draw")
+        num = require_int("num", num, low=1, high=MAX_NUM)
         seeds = seed_pairs(seed, num).astype("uint32")
         return np.array([np.random.default_rng(s).integers(self.num_classes) for s in seeds], "int32")
 
@@ -171,6 +172,8 @@ class Generation:
         level = inputs.check_level(level, self.num_levels)
         if decoder not in ("main", "auxiliary"):
             raise ValueError(f'decoder must be "main" or "auxiliary", got {decoder!r}')
+        if decoder == "auxiliary" and (unknown := sorted(set(sampling) - {"batch_size", "verbose"})):
+            raise ValueError(f"auxiliary decoders do not sample: they take no {', '.join(unknown)}")
         codes = self.encode(images)[level - 1]
         if decoder == "auxiliary":
             return self._run("_auxiliary", codes, level)

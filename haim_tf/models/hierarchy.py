@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import types
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -162,8 +163,26 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, Copies, KerasFi
             name="prior",
         )
         self._prepare_training()
-        self._programs = {}
+        self._compiled = types.SimpleNamespace(weights=None, programs={})
         self.build()
+
+    @property
+    def _programs(self):
+        """Compiled functions by name; made anew where layers have got weights since then, as LoRA gives."""
+        count = len(self.weights)
+        if self._compiled.weights != count:
+            self._compiled.weights, self._compiled.programs = count, {}
+        return self._compiled.programs
+
+    def quantize(self, *arguments: Any, **options: Any) -> None:
+        """Not for these models: an error.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "a HierarchicalModel is not quantized by Keras: export it in bfloat16, or save it in float16"
+        )
 
     def _classes_of(self, where, decoder):
         """How many labels a main decoder is told, or `None`; takes what says so out of its dict."""

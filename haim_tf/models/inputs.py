@@ -174,6 +174,8 @@ class BatchCheck:
         """The same for a batch as Keras takes it: images, `(images,)` or `(images, labels)`."""
         images, labels = unpack(batch)
         images, labels = self(images, labels)
+        if not len(images):
+            raise ValueError("each batch must hold at least one image, got one without")
         return images if labels is None else (images, labels)
 
 

@@ -22,7 +22,8 @@ class Trackers:
         """Takes in the values of a batch, which count by its number of images: the last may be smaller."""
         count = ops.cast(ops.shape(images)[0], "float32")
         for name, value in values.items():
-            self.means[name].update_state(value, sample_weight=count)
+            # A replica that has no image of a batch has no figures either.
+            self.means[name].update_state(ops.where(count > 0, value, 0.0), sample_weight=count)
         return {name: self.means[name].result() for name in values}
 
 

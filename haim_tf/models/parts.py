@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 import keras
 from keras import ops
+
+from haim_tf.backend import is_tensorflow
 
 
 class Parts:
@@ -139,11 +142,27 @@ class Parts:
                 )
 
     def _set_trainable(self, names, trainable):
+        fresh = self._fresh_optimizer() if self.compiled else None  # First, for it may not be possible.
+        others = set(self.parts) - set(names)
+        if trainable and not self.trainable:  # As `model.trainable = False` has it.
+            self.trainable = True
+            for name in others:
+                self.parts[name].trainable = False
         for name in names:
             self.parts[name].trainable = trainable
-        if self.compiled:
-            fresh = type(self.optimizer).from_config(self.optimizer.get_config())
-            self.compile(fresh, **self._compile_arguments)
+        if fresh is not None:
+            with self.distribute_strategy.scope() if is_tensorflow() else contextlib.nullcontext():
+                self.compile(fresh, **self._compile_arguments)
+
+    def _fresh_optimizer(self):
+        try:
+            return type(self.optimizer).from_config(self.optimizer.get_config())
+        except Exception as error:  # Optimizers and schedules of one's own fail in many ways.
+            raise ValueError(
+                "the optimizer must be one that Keras can make anew from its configuration, for a compiled "
+                f"model begins with a fresh one here ({' '.join(str(error).split())[:200]}): compile after "
+                "freezing"
+            ) from error
 
 
 class _Layers:

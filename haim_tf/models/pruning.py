@@ -36,8 +36,8 @@ def without_rare_codes(model: HierarchicalModel, images: np.ndarray, below: floa
         # Finest first: the codes of a level depend on those below it.
         codes, size = model.encode(images)[level - 1], model.codebook_sizes[level - 1]
         counts = np.bincount(codes.ravel(), minlength=size)
-        needed = min(below * codes.size / size, np.sort(counts)[-2])
-        kept = np.flatnonzero(counts >= needed)
+        most_used = np.isin(np.arange(size), np.argsort(-counts, kind="stable")[:2])
+        kept = np.flatnonzero((counts >= below * codes.size / size) | most_used)
         if len(kept) < size:
             model = _keep(model, level, kept)
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -35,11 +36,17 @@ def tensorflow_step(model: HierarchicalModel, batch: dict[str, Any]) -> dict[str
     known = {
         v.path: tf.convert_to_tensor(g) for v, g in zip(variables, gradients, strict=True) if g is not None
     }
-    # Of the global batch before they are clipped, where replicas share it in equal parts.
+    # Of the global batch before they are clipped: each image counts alike, and the last batch may leave a
+    # replica with fewer images, or none.
+    replicas = collectives.place()[1]
+    if replicas > 1:
+        count = ops.cast(ops.shape(batch["images"])[0], "float32")
+        part = count * replicas / collectives.total(count)
+        known = {path: ops.where(count > 0, g * ops.cast(part, g.dtype), 0) for path, g in known.items()}
     known = dict(zip(known, collectives.mean(list(known.values())), strict=True))
     clipped, norms = _clip_by_part(model, losses, known, scale)
     # Keras' optimizer sums over the replicas, whose gradients are alike by now.
-    share = 1 / collectives.place()[1]
+    share = 1 / replicas
     gradients = [clipped[v.path] * share if v.path in clipped else None for v in variables]
     model.optimizer.apply(gradients, variables)
     return model._trackers.update(_values(losses, statistics, norms), batch["images"])
@@ -73,6 +80,27 @@ def jax_step(
     return logs, (list(trainable), others, list(optimizer), metrics)
 
 
+@contextlib.contextmanager
+def variables_kept(model: HierarchicalModel) -> Iterator[None]:
+    """Keras' JAX trainer takes a model's variables away for its first step, and with them the weights where
+    that fails: here they come back."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    variables = [*model.variables, *model.metrics_variables]
+    if optimizer := getattr(model, "optimizer", None):
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        variables += optimizer.variables
+    values = [variable._value for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            if variable._value is None:
+                variable._value = value
+
+
 def several_jax_steps(model: HierarchicalModel) -> Callable[[State, Iterator], tuple[dict, State]]:
     """Keras' `train_function` of a model: `steps_per_execution` steps in one program, batches put together on
     the device, so that nothing waits for Python between them."""
@@ -102,11 +130,10 @@ def several_jax_steps(model: HierarchicalModel) -> Callable[[State, Iterator], t
         batches = list(itertools.islice(iterator, model.steps_per_execution))
         if not batches:
             raise StopIteration
-        sizes = [jax.tree.map(lambda x: x.shape, batch) for batch in batches]
-        if sizes[-1] != sizes[0]:  # The last of all may hold fewer images.
-            _, state = program(state, batches[:-1])
-            batches = batches[-1:]
-        return program(state, batches)
+        # The last of all may hold fewer images, and those of a generator of one's own any number.
+        for _, alike in itertools.groupby(batches, lambda batch: str(jax.tree.map(lambda x: x.shape, batch))):
+            logs, state = program(state, list(alike))
+        return logs, state
 
     return run
 
@@ -132,6 +159,9 @@ def _clip_by_part(
             factor = limit / ops.maximum(norm, limit)
             gradients.update({path: gradients[path] * factor for path in paths})
         norms[name] = norm / scale
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        # It leaves a step out whose scaled gradients overflow, and then scales less: no sign of divergence.
+        norms = {name: ops.where(ops.isfinite(norm), norm, 0.0) for name, norm in norms.items()}
     return gradients, norms
 
 

@@ -119,13 +119,11 @@ class PartwiseTraining(Losses, Parts):
         Raises:
             ValueError: images or labels of a wrong shape, dtype or range; labels missing or not wanted.
         """
+        _check_weights(kwargs)
         if not self.trainable_variables:
             raise ValueError(f"nothing to train: all parts are frozen ({', '.join(self.parts)})")
-        name = x.data.name if isinstance(x, Batches) else None
+        data = x.data if isinstance(x, Batches) else None
         shuffled = kwargs.get("shuffle", True) and getattr(x, "num_batches", None) is not None
-        if isinstance(x, Batches) and self.class_names is None and self.num_classes:
-            if len(x.data.class_names or ()) == self.num_classes:
-                self.class_names = list(x.data.class_names)
         x, y = self._checked(x, y, ahead=not shuffled)
         if validation_data is not None:
             pair = isinstance(validation_data, (tuple, list)) and len(validation_data) <= 3
@@ -133,6 +131,9 @@ class PartwiseTraining(Losses, Parts):
             _check_end(images, kwargs.get("validation_steps"), "validation_data", "validation_steps")
             images, labels = self._checked(images, labels, ahead=True)
             validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
+        names = data.class_names if data is not None else None
+        if self.class_names is None and names and len(names) == self.num_classes:
+            self.class_names = list(names)
         if self.origin or self.fitted:
             trained = [name for name, part in self.parts.items() if part.trainable_variables]
             for sentence in self.left_behind(trained):
@@ -141,12 +142,12 @@ class PartwiseTraining(Losses, Parts):
         keep_freed_memory()
         before = self._steps_taken()
         try:
-            with inputs.value_errors():
+            with inputs.value_errors(), steps.variables_kept(self):
                 return super().fit(x, y, validation_data=validation_data, **options)
         finally:  # Interrupted or not: what was trained is trained.
             with contextlib.suppress(RuntimeError, TypeError):  # JAX, interrupted, takes the state along.
                 if self._steps_taken() > before:
-                    self.fitted, self.fitted_on = True, name or self.fitted_on
+                    self.fitted, self.fitted_on = True, data.name if data is not None else self.fitted_on
 
     def _steps_taken(self):
         optimizer = getattr(self, "optimizer", None)
@@ -161,21 +162,41 @@ class PartwiseTraining(Losses, Parts):
         **kwargs: Any,
     ) -> Any:
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
+        _check_weights(kwargs)
         _check_end(x, kwargs.get("steps"), "what is evaluated", "steps")
         x, y = self._checked(x, y, ahead=True)
         callbacks = readied(callbacks, verbose)
-        with inputs.value_errors():
+        with inputs.value_errors(), steps.variables_kept(self):
             return super().evaluate(x, y, callbacks=callbacks, verbose=verbose, **kwargs)
+
+    def predict(self, *arguments: Any, **kwargs: Any) -> Any:
+        """Not for these models, which have several things to tell: an error that names them.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "predict says nothing of a HierarchicalModel: it has encode, reconstruct, sample, log_prob, "
+            "bits_per_dim and evaluate"
+        )
+
+    predict_on_batch = predict
 
     def train_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
         """`keras.Model.train_on_batch`, on images or images and labels."""
-        found = super().train_on_batch(*self._checked_arrays(x, y), **kwargs)
+        _check_weights(kwargs)
+        arrays = self._checked_arrays(x, y)
+        with steps.variables_kept(self):
+            found = super().train_on_batch(*arrays, **kwargs)
         self.fitted = True
         return found
 
     def test_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
         """`keras.Model.test_on_batch`, on images or images and labels."""
-        return super().test_on_batch(*self._checked_arrays(x, y), **kwargs)
+        _check_weights(kwargs)
+        arrays = self._checked_arrays(x, y)
+        with steps.variables_kept(self):
+            return super().test_on_batch(*arrays, **kwargs)
 
     def check_batches(self, batches: keras.utils.PyDataset) -> None:
         """A ValueError where the batches of a `PyDataset` do not fit the model.
@@ -284,6 +305,12 @@ class PartwiseTraining(Losses, Parts):
         if not is_tensorflow():
             return super().test_step(*state, (packed,))
         return self.compute_metrics(packed, None, self.call(packed, training=False))
+
+
+def _check_weights(arguments):
+    for name in ("sample_weight", "class_weight"):
+        if arguments.get(name) is not None:
+            raise ValueError(f"{name} is not supported: every image of a batch counts alike")
 
 
 def _check_end(batches, steps, what, argument):

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from haim_tf import files
+from haim_tf import files, progress
 from haim_tf.checks import check_sampling
 from haim_tf.presets import downloads
 from haim_tf.version import __version__
@@ -42,9 +42,9 @@ def list_models(pattern: str = "*", pretrained: bool | None = None) -> list[str]
         >>> list_models("deb*")
         ['debug']
     """
-    names = sorted(path.parent.name for path in _zoo().glob(f"[!.]*/{CONFIG}"))
+    names = sorted(path.parent.name for path in zoo().glob(f"[!.]*/{CONFIG}"))
     names = fnmatch.filter(names, pattern)
-    return names if pretrained is None else [n for n in names if is_pretrained(_zoo() / n) == pretrained]
+    return names if pretrained is None else [n for n in names if is_pretrained(zoo() / n) == pretrained]
 
 
 def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
@@ -68,7 +68,10 @@ def find(name_or_folder: str | os.PathLike, weights: bool = False) -> Path:
         return hub.fetch(str(name_or_folder), weights)
     names = list_models()
     if name_or_folder in names:
-        return _zoo() / name_or_folder
+        folder, other = zoo() / name_or_folder, files.expanded(name_or_folder)
+        if (other / CONFIG).is_file() and not other.samefile(folder):
+            progress.tell(f"{name_or_folder} is the zoo's, not the folder here: that is ./{name_or_folder}")
+        return folder
     if name_or_folder != "" and (folder := files.expanded(name_or_folder)).is_dir():
         return folder
     if not isinstance(name_or_folder, str) or os.sep in name_or_folder or name_or_folder[:1] in (".", "~"):
@@ -154,8 +157,17 @@ def sampling_of(folder: Path, model: HierarchicalModel, metadata: dict[str, Any]
     return sampling
 
 
-def _zoo():
-    return Path(str(importlib.resources.files("haim_tf.zoo")))
+def zoo() -> Path:
+    """The folder of the zoo's presets and recipes.
+
+    Example:
+        >>> (zoo() / "debug" / "config.json").is_file()
+        True
+    """
+    try:
+        return Path(str(importlib.resources.files("haim_tf.zoo")))
+    except ModuleNotFoundError:  # Python found a clone of the repository in front of what is installed.
+        return Path(__file__).resolve().parents[2] / "zoo"
 
 
 def _read_json(path):

@@ -79,8 +79,10 @@ def save_to_preset(
     """
     folder, metadata = _prepared(model, folder, metadata, precision, overwrite)
     try:
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name[:60]}.", dir=folder.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name[:60]}.", dir=folder.parent))
         try:
+            unfinished = scratch / folder.name
+            unfinished.mkdir()  # As new folders are here: temporary ones are private.
             metadata["sha256"] = None
             if weights:
                 weights_file.write(model, unfinished / WEIGHTS, precision)
@@ -89,7 +91,7 @@ def save_to_preset(
                 (unfinished / name).write_bytes(text)
             _move(unfinished, folder)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
 
@@ -231,14 +233,17 @@ def provenance(model: HierarchicalModel) -> dict[str, Any]:
 
 def _move(unfinished, folder):
     """Puts a finished folder in its place; an existing one is replaced, but for files of other names."""
-    unfinished.chmod(0o755)  # Temporary folders are private.
     if not folder.exists():
         return unfinished.rename(folder)
     for path in folder.iterdir():
         # Weights of the preset that was there do not belong to this one.
         if path.name != WEIGHTS and not (unfinished / path.name).exists():
-            (shutil.copytree if path.is_dir() else shutil.copy2)(path, unfinished / path.name)
-    replaced = unfinished.with_name(f"{unfinished.name}.replaced")
+            if path.is_dir() and not path.is_symlink():
+                shutil.copytree(path, unfinished / path.name, symlinks=True)
+            else:
+                shutil.copy2(path, unfinished / path.name, follow_symlinks=False)
+    shutil.copymode(folder, unfinished)
+    replaced = unfinished.parent.with_name(f"{unfinished.parent.name}.replaced")
     folder.rename(replaced)
     try:
         unfinished.rename(folder)

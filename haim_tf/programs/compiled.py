@@ -54,7 +54,8 @@ class Programs:
             described = identity.describe(self._layer)
             kept = described is not None
             if kept:
-                all_of_it = [*identity.setting(), self._what, described, signature]
+                shapes = [list(weight.shape) for weight in self._layer.weights]  # LoRA adds some.
+                all_of_it = [*identity.setting(), self._what, described, shapes, signature]
                 path = folder.home() / f"{identity.digest(all_of_it)}.zip"
                 content = folder.read(path)
                 if content is not None:

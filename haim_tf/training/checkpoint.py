@@ -37,20 +37,20 @@ class Checkpoint(keras.callbacks.Callback):
         self.async_safe = not self.show_bar
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.started = self.shown = time.time()
+        self.started = self.shown = time.monotonic()
         if self.show_bar:
             self.bar = progress.Bar(self.interval, "steps")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # A figure read from an accelerator waits until it is known: not at every step.
-        if self.show_bar and (time.time() - self.shown > BAR_SECONDS or batch + 1 == self.interval):
-            self.shown = time.time()
+        if self.show_bar and (time.monotonic() - self.shown > BAR_SECONDS or batch + 1 == self.interval):
+            self.shown = time.monotonic()
             self.bar.add(batch + 1 - self.bar.done, loss=float(logs["loss"]))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.show_bar:
             self.bar.close()
-        seconds = time.time() - self.started
+        seconds = max(time.monotonic() - self.started, 1e-3)
         logs = {name: float(value) for name, value in (logs or {}).items()}
         if self.watched is not None:
             logs.update(self.watched.figures(self.model))

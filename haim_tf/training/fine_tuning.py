@@ -13,7 +13,8 @@ from haim_tf.data import ImageData
 from haim_tf.models import HierarchicalModel
 from haim_tf.training import strategy as strategies
 from haim_tf.training.held_out import WATCHED
-from haim_tf.training.recipe import read_recipe
+from haim_tf.training.recipe import check_stages, read_recipe
+from haim_tf.training.run_folder import check_run_folder
 from haim_tf.training.whole_run import load_for, train_on
 
 # Steps between two looks at the held-out images.
@@ -78,44 +79,52 @@ def fine_tune(
     """
     strategy = strategies.strategy_named(strategy)
     verbose = verbose and strategies.is_chief(strategy)
-    arguments, _ = presets.read(presets.find(model))
-    images = haim_data.load(source, split, image_shape=tuple(arguments["image_shape"]))
-    if images.labels is None and arguments.get("num_classes"):
+    # What can be known to be wrong is said before pictures are read, which may take long.
+    check_run_folder(output)
+    start = presets.load(model, weights=True)
+    trained = _trained_parts(start, freeze)
+    steps = require_int("steps", steps, low=1)
+    interval = min(INTERVAL, steps)
+    recipe = read_recipe(
+        {
+            "model": start.arguments,
+            "seed": seed,
+            "batch_size": batch_size,
+            "flip": flip,
+            "holdout": 1 if holdout is None else holdout,
+            "interval": interval,
+            "stages": [
+                {
+                    "train": trained,
+                    "steps": -(-steps // interval) * interval,
+                    "learning_rate": learning_rate,
+                    "warmup": min(WARM_UP, steps // 4),
+                    "patience": patience,
+                }
+            ],
+        },
+        smoke=smoke,
+    )
+    check_stages(recipe, start)
+    images = haim_data.load(source, split, image_shape=start.image_shape)
+    if images.labels is None and start.num_classes:
         images = images.with_labels(np.zeros(len(images), "int32"), [_name_of(images)])
     if len(images) < 2:
         raise ValueError(f"{images.name} must have at least 2 images, one to hold out, got {len(images)}")
     images = images.mixed()  # The last ones are held out.
     start = load_for(model, images)
     images = relabelled(images, start)  # Numbers alone stand for the preset's classes, and it is said.
-    steps = require_int("steps", steps, low=1)
-    interval = min(INTERVAL, steps)
-    trained = _trained_parts(start, freeze)
-    recipe = {
-        "from": {
-            "model": _found_from_anywhere(model),
-            "origin": start.origin,
-            "class_names": start.class_names,
-            "sampling": start.get_config()["sampling_defaults"],
-        },
-        "model": start.arguments,
-        "seed": seed,
-        "batch_size": batch_size,
-        "flip": flip,
-        "holdout": _held_out(len(images)) if holdout is None else holdout,
-        "interval": interval,
-        "stages": [
-            {
-                "train": trained,
-                "steps": -(-steps // interval) * interval,
-                "learning_rate": learning_rate,
-                "warmup": min(WARM_UP, steps // 4),
-                "patience": patience,
-            }
-        ],
+    recipe["model"] = start.arguments
+    recipe["from"] = {
+        "model": _found_from_anywhere(model),
+        "origin": start.origin,
+        "class_names": start.class_names,
+        "sampling": start.get_config()["sampling_defaults"],
     }
-    recipe = read_recipe(recipe, smoke=smoke)
     if smoke:
         recipe["holdout"] = min(recipe["holdout"], len(images) - 1)
+    elif holdout is None:
+        recipe["holdout"] = _held_out(len(images))
     if verbose:
         for warning in start.left_behind(trained):
             progress.tell(f"warning: {warning}")

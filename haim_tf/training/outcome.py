@@ -47,7 +47,7 @@ def run_metadata(
     known = provenance(model)
     metadata = {
         "name": run.folder.name,
-        "pretrained": known["pretrained"] if "from" in recipe else True,
+        "pretrained": known["pretrained"] if recipe.get("from") else True,
         "dataset": known.get("dataset") or {"name": images.name},
         "training": {
             **known.get("training", {}),
@@ -59,13 +59,16 @@ def run_metadata(
             "backend": keras.backend.backend(),
         },
     }
-    # Killed as such a stage began, a run may have its best weights and no row of it yet.
-    watched = [row for row in run.rows if run.best and row["stage"] == run.best["stage"]]
+    # Of the last stage, that is: later ones would have trained on. Killed as such a stage began, a run may
+    # have its best weights and no row of it yet.
+    last = len(recipe["stages"]) - 1
+    watched = [row for row in run.rows if run.best and row["stage"] == run.best["stage"] == last]
     if watched:
         metadata["training"]["kept"] = (
             f"the weights of step {run.best['step']}, the best of the held-out images"
         )
         count = min(recipe["holdout"], WATCHED)
+        began = "as loaded" if recipe.get("from") and not last else f"before stage {last + 1}"
         metadata["metrics"] = [
             {
                 "name": f"bits/dim {when}",
@@ -73,7 +76,7 @@ def run_metadata(
                 "split": "held out of training",
                 "count": count,
             }
-            for when, value in (("as loaded", watched[0][SCORE]), ("after", run.best["score"]))
+            for when, value in ((began, watched[0][SCORE]), ("after", run.best["score"]))
         ]
     return metadata
 

@@ -39,7 +39,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from haim_tf.checks import require_int, require_number
@@ -227,12 +226,28 @@ def _find_recipe(source):
     path = expanded(source)
     if path.is_file():
         return path
-    from importlib import resources
+    from haim_tf.presets.folder import zoo
 
-    entry = pathlib.Path(str(resources.files("haim_tf.zoo"))) / str(source) / "recipe.json"
+    entry = zoo() / str(source) / "recipe.json"
     if not entry.is_file():
         raise FileNotFoundError(f"no recipe: {source!r} is neither a file nor a zoo entry with a recipe.json")
     return entry
+
+
+def check_stages(recipe: Recipe, model: HierarchicalModel) -> None:
+    """Everything about a recipe that its model can tell, before data is read.
+
+    Raises:
+        ValueError: parts that the model does not have, crops where they cannot be, patience without held-out
+            images.
+    """
+    for stage in recipe["stages"]:
+        trained = model.parts_named(stage["train"] or model.parts)
+        if not stage["crop"]:
+            continue
+        check_crop(model, trained, stage["crop"], stage)
+    if any("patience" in stage for stage in recipe["stages"]) and not recipe["holdout"]:
+        raise ValueError("a stage with patience must have held-out images: holdout must be 1 or more, got 0")
 
 
 def check_recipe(recipe: Recipe, model: HierarchicalModel, images: ImageData) -> None:
@@ -244,16 +259,10 @@ def check_recipe(recipe: Recipe, model: HierarchicalModel, images: ImageData) ->
         images: the `ImageData` to train on.
 
     Raises:
-        ValueError: parts that the model does not have, crops or turns where they cannot be, labels or classes
-            that do not fit, too few images.
+        ValueError: what `check_stages` finds, turns where they cannot be, labels or classes that do not fit,
+            too few images.
     """
-    for stage in recipe["stages"]:
-        trained = model.parts_named(stage["train"] or model.parts)
-        if not stage["crop"]:
-            continue
-        check_crop(model, trained, stage["crop"], stage)
-    if any("patience" in stage for stage in recipe["stages"]) and not recipe["holdout"]:
-        raise ValueError("a stage with patience must have held-out images: holdout must be 1 or more, got 0")
+    check_stages(recipe, model)
     if recipe["holdout"] and not 0 < recipe["holdout"] < len(images):
         raise ValueError(f"holdout must leave images to train on, got {recipe['holdout']} of {len(images)}")
     check_symmetries_and_balance(recipe["turns"], recipe["balance"], images)

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import re
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from haim_tf.models import HierarchicalModel
 
 LOCK = "lock"
-# What `write_file` leaves of a run's files where the process is killed.
-_UNFINISHED = re.compile(r"\.(recipe\.json|data\.json|[a-z]+\.npz|metrics\.csv|\w+\.png)\.\d+")
+# What `write_file` and `save_to_preset` leave of a run's files where the process is killed.
+_UNFINISHED = re.compile(
+    r"\.(recipe\.json|data\.json|[a-z]+\.npz|metrics\.csv|\w+\.png)\.[\w-]+|\.preset\.\w+"
+)
 
 
 class RunFolder:
@@ -131,17 +135,12 @@ class RunFolder:
 
     def _claim(self, recipe, resume, data):
         recipe_file, data_file = self.folder / "recipe.json", self.folder / "data.json"
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder} is a file: name a new folder")
-        found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
-        unfinished = {name for name in found if _UNFINISHED.fullmatch(name)}
-        if found - {LOCK, *unfinished} and not recipe_file.exists():
-            raise ValueError(f"{self.folder} exists and is not a training run: name a new folder")
+        unfinished = check_run_folder(self.folder)
         try:
             files.linked(self.folder).mkdir(parents=True, exist_ok=True)
             self._take_lock()
-            for name in unfinished:
-                (self.folder / name).unlink(missing_ok=True)
+            for path in unfinished:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(f"cannot write {self.folder}: {error.strerror or error}") from error
         if recipe_file.exists():
@@ -263,7 +262,8 @@ class RunFolder:
         if self._state is None:
             return
         for name, variable in _variables(model).items():
-            if name.startswith("optimizer") and self.position["step"] == 0:
+            fresh = name.startswith(("optimizer", "scale")) and self.position["step"] == 0
+            if fresh or (name.startswith("scale") and name not in self._state):
                 continue
             if name not in self._state or self._state[name].shape != tuple(variable.shape):
                 raise ValueError(
@@ -295,6 +295,28 @@ class RunFolder:
         file.write(text.getvalue().encode())
 
 
+def check_run_folder(folder: str | os.PathLike) -> list[Path]:
+    """What a killed run has left half-written in a folder that a run may have.
+
+    Raises:
+        ValueError: it is a file, or holds something else than a run.
+
+    Example:
+        >>> check_run_folder("runs/mine")
+        []
+    """
+    folder = absolute(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a new folder")
+    found = list(folder.iterdir()) if folder.exists() else []
+    unfinished = [path for path in found if _UNFINISHED.fullmatch(path.name)]
+    if {path.name for path in found if path not in unfinished} - {LOCK} and not (
+        folder / "recipe.json"
+    ).exists():
+        raise ValueError(f"{folder} exists and is not a training run: name a new folder")
+    return unfinished
+
+
 def _read(path, check):
     """The arrays of a checkpoint and what it says of itself, a dict that `check` finds nothing wrong with."""
     try:
@@ -313,7 +335,7 @@ def _check_meta(meta):
         require_int(key, meta["position"][key], low=0)
     for row in meta["rows"]:
         require_int("stage", row["stage"], low=0)
-        require_number("seconds", row["seconds"], low=0)
+        require_number("seconds", row["seconds"])
     if not isinstance(meta.get("model"), (dict, type(None))):
         raise ValueError(f"model must be a dict, got {meta['model']!r}")
 
@@ -328,6 +350,12 @@ def _check_best(meta):
 def _variables(model):
     """Everything that a checkpoint holds, by names that hold from one process to the next."""
     variables = {f"model{i}": v for i, v in enumerate(model.variables)}
-    if getattr(model, "optimizer", None) is not None:
-        variables.update({f"optimizer{i}": v for i, v in enumerate(model.optimizer.variables)})
-    return variables
+    optimizer, scale = getattr(model, "optimizer", None), []
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        # Under mixed_float16 alone, which a run that goes on elsewhere may not have.
+        inner = optimizer.inner_optimizer
+        known = {id(v) for v in inner.variables}
+        optimizer, scale = inner, [v for v in optimizer.variables if id(v) not in known]
+    if optimizer is not None:
+        variables.update({f"optimizer{i}": v for i, v in enumerate(optimizer.variables)})
+    return {**variables, **{f"scale{i}": v for i, v in enumerate(scale)}}

@@ -61,7 +61,7 @@ def train_stage(
         watched = HeldOut(model, held, trained, whole="patience" in stage)
     if done:
         run.restore(model)
-    elif "from" not in recipe:
+    elif not recipe.get("from"):
         model.embed_by_codebooks(*fresh_networks(model, recipe, number))
     if "patience" in stage:
         patience.begin_watch(model, watched, run, number, verbose)

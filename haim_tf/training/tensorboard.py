@@ -47,8 +47,11 @@ class TensorBoard:
             return
         import tensorflow as tf
 
-        with contextlib.suppress(tf.errors.OpError):  # As in `close`.
-            if self._writer is None:
+        if self._writer is None:
+            try:
                 self._writer = tf.summary.create_file_writer(str(self.folder))
-            with self._writer.as_default():
-                yield tf.summary
+            except tf.errors.OpError:  # As in `close`.
+                yield None
+                return
+        with contextlib.suppress(tf.errors.OpError), self._writer.as_default():
+            yield tf.summary

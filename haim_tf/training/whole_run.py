@@ -16,8 +16,15 @@ from haim_tf.processor import quick_precision
 from haim_tf.training import stages
 from haim_tf.training import strategy as strategies
 from haim_tf.training.outcome import dress, run_metadata
-from haim_tf.training.recipe import CLASSES_OF_DATA, Recipe, check_recipe, read_recipe, with_classes_of
-from haim_tf.training.run_folder import RunFolder
+from haim_tf.training.recipe import (
+    CLASSES_OF_DATA,
+    Recipe,
+    check_recipe,
+    check_stages,
+    read_recipe,
+    with_classes_of,
+)
+from haim_tf.training.run_folder import RunFolder, check_run_folder
 
 if TYPE_CHECKING:
     from haim_tf.data import ImageData
@@ -68,13 +75,15 @@ def train(
     strategy = strategies.strategy_named(strategy)
     chief = strategies.is_chief(strategy)
     verbose = verbose and chief
-    if recipe["model"].get("num_classes") == CLASSES_OF_DATA:
-        images = haim_data.load(source, split, image_shape=recipe["model"].get("image_shape"))
+    # What can be known to be wrong is said before data is read, which may take long.
+    check_run_folder(output)
+    of_data = recipe["model"].get("num_classes") == CLASSES_OF_DATA
+    model = _model({**recipe, "model": {**recipe["model"], "num_classes": 1}} if of_data else recipe)
+    check_stages(recipe, model)
+    images = haim_data.load(source, split, image_shape=model.image_shape)
+    if of_data:
         recipe = with_classes_of(recipe, images)
         model = _model(recipe)
-    else:  # What is wrong with the model is said before data is read, which may take long.
-        model = _model(recipe)
-        images = haim_data.load(source, split, image_shape=model.image_shape)
     return train_on(images, source, recipe, model, output, split, resume, verbose, strategy)
 
 
@@ -130,11 +139,16 @@ def _train(recipe, images, run, verbose, strategy):
     finished = run.position["stage"] >= len(recipe["stages"]) and _is_whole(run.folder / "preset")
     kept, held = images.split_off(recipe["holdout"]) if recipe["holdout"] else (images, None)
     if verbose and held is not None and kept.labels is not None:
-        unseen = len(set(held.labels) - set(kept.labels))
-        if unseen:
+        theirs, others = set(held.labels), set(kept.labels)
+        wrong = ""
+        if unseen := len(theirs - others):
+            wrong = f"classes ({unseen}) that no other image has"
+        elif len(theirs) < min(len(held), len(others)) / 2:
+            wrong = f"{len(theirs)} of the {len(others)} classes"
+        if wrong:
             progress.tell(
-                f"warning: the last {len(held)} images of {images.name}, which are held out, have classes "
-                f"({unseen}) that no other image has: mix the images"
+                f"warning: the last {len(held)} images of {images.name}, which are held out, have {wrong}: "
+                "mix the images"
             )
 
     first_step = 0

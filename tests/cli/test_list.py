@@ -31,7 +31,7 @@ def test_bits_and_data_from_the_metadata(run, tmp_path, monkeypatch):
     metadata.update(pretrained=True, dataset={"name": "clothes", "terms": "MIT"})
     metadata["evaluation"] = {"bits_per_dim": {"prior": 1.0, "total": 2.71828}}
     path.write_text(json.dumps(metadata))
-    monkeypatch.setattr(presets.folder, "_zoo", lambda: tmp_path)
+    monkeypatch.setattr(presets.folder, "zoo", lambda: tmp_path)
     (row,) = run("list")[1].splitlines()[1:]
     assert row.split()[-4:] == ["yes", "2.718", "clothes", "MIT"]
 
@@ -40,7 +40,7 @@ def test_what_is_not_known_is_a_dash(run, tmp_path, monkeypatch):
     shutil.copytree(presets.find("debug"), tmp_path / "mine")
     path = tmp_path / "mine" / "metadata.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": None, "evaluation": None}))
-    monkeypatch.setattr(presets.folder, "_zoo", lambda: tmp_path)
+    monkeypatch.setattr(presets.folder, "zoo", lambda: tmp_path)
     code, output, _ = run("list")
     assert code == 0 and output.splitlines()[1].split()[-3:] == ["-", "-", "-"]
 

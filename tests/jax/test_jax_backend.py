@@ -54,6 +54,30 @@ def test_a_model_encodes_scores_and_trains():
 
 
 @pytest.mark.usefixtures("compiles_quickly")
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch"])
+def test_what_fails_leaves_the_weights(method, monkeypatch):
+    """Keras' trainer has taken them away by then."""
+    import numpy as np
+
+    import haim_tf
+
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, mixtures=2)
+    model.compile()
+    images = np.zeros((4, 4, 4, 1), "uint8")
+    before = model.log_prob(images)
+
+    def fail(*arguments, **options):
+        raise RuntimeError("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "losses_and_statistics", fail)
+        with pytest.raises(Exception, match="on purpose"):
+            getattr(model, method)(images)
+    np.testing.assert_array_equal(model.log_prob(images), before)
+    model.fit(images, verbose=0)
+
+
+@pytest.mark.usefixtures("compiles_quickly")
 def test_masked_self_prediction_trains():
     import keras
     import numpy as np

@@ -68,6 +68,8 @@ def test_parts_are_as_train_makes_them(script, recipe, small_images, tmp_path):
         np.genfromtxt(tmp_path / name / "metrics.csv", delimiter=",", names=True)
         for name in ("joined", "together")
     )
+    held_out = {name for name in others.dtype.names if name.startswith("holdout")}
+    assert held_out and held_out <= set(rows.dtype.names) <= set(others.dtype.names)
     for name in ("stage", "step", "loss"):
         np.testing.assert_allclose(rows[name], others[name], rtol=1e-3, err_msg=name)
 
@@ -165,6 +167,32 @@ def test_what_train_alone_does_is_not_left_out_in_silence(
     given = {"config": tmp_path / "recipe.json", "data": small_images, "output": tmp_path / "out.npz"}
     with pytest.raises(SystemExit):
         script(**given, stage=1, chunk=4)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "trained, number, message",
+    [
+        (
+            [["codes"], ["prior"], ["decoder_1"], ["prior"]],
+            4,
+            "a network must learn in one stage here, got prior",
+        ),
+        ([None], 1, "a stage must train codes, or one network"),
+        ([["codes", "decoders"]], 1, "a stage must train codes, or one network"),
+    ],
+)
+def test_no_network_is_lost_or_begun_anew(
+    script, recipe, small_images, tmp_path, capsys, trained, number, message
+):
+    stages = [{**recipe["stages"][0], "train": parts} for parts in trained]
+    (tmp_path / "recipe.json").write_text(json.dumps({**recipe, "stages": stages}))
+    given = {"config": tmp_path / "recipe.json", "data": small_images, "chunk": 4}
+    if number > 1:
+        script(**given, stage=1, output=tmp_path / "codes.npz")
+        given |= {"codes": tmp_path / "codes.npz", "cache": tmp_path / "cache.npz"}
+    with pytest.raises(SystemExit):
+        script(**given, stage=number, output=tmp_path / "out.npz")
     assert message in capsys.readouterr().err
 
 

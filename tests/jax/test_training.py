@@ -51,6 +51,26 @@ def test_a_last_smaller_batch_is_a_step_too(small_recipe, precision):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5 if precision == "float32" else 1e-2)
 
 
+def test_batches_of_any_sizes_share_a_program_s_steps(small_recipe):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (28, 8, 8, 1)).astype("uint8"), np.arange(28) % 3
+    ends = np.cumsum([8, 4, 8, 8])
+    found = []
+    for steps in (1, 4):
+        keras.utils.set_random_seed(0)
+        model = haim_tf.HierarchicalModel(**{**small_recipe(4)["model"], "levels": []})
+        model.compile(keras.optimizers.Adam(0.01), steps_per_execution=steps)
+        batches = (
+            (images[:end][-8:], labels[:end][-8:]) if end != 12 else (images[8:12], labels[8:12])
+            for end in ends
+        )
+        model.fit(batches, steps_per_epoch=4, verbose=0)
+        assert int(model.optimizer.iterations) == 4
+        found.append([np.asarray(w) for w in model.get_weights()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_batches_are_for_the_number_of_devices():
     two = strategies.strategy_named("data_parallel")
     strategies.check_batch_sizes(two, [2, 8])

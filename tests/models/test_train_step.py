@@ -247,6 +247,31 @@ def test_parts_frozen_without_compile_are_still_frozen_after_save_and_load(tmp_p
     assert [n for n in PARTS if not loaded.parts[n].trainable] == ["decoder_1", "decoder_2"]
 
 
+class Halving(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule as tutorials write them: without a configuration."""
+
+    def __call__(self, step):
+        return 0.5 ** tf.cast(step, "float32")
+
+
+def test_an_optimizer_that_cannot_be_made_anew_is_said_before_anything_is_frozen():
+    model = make()
+    model.compile(keras.optimizers.SGD(Halving()), run_eagerly=True)
+    with pytest.raises(
+        ValueError, match="the optimizer must be one that Keras can make anew.* compile after"
+    ):
+        model.freeze("codes")
+    assert all(part.trainable for part in model.parts.values())
+
+
+def test_unfreeze_undoes_what_keras_froze():
+    model = make()
+    model.trainable = False
+    model.unfreeze("prior")
+    assert [name for name in PARTS if model.parts[name].trainable] == ["prior"]
+    assert [v.path for v in model.trainable_variables] == [v.path for v in model.prior.trainable_variables]
+
+
 def test_frozen_parts_are_still_frozen_after_save_and_load(tmp_path):
     model = compiled()
     model.freeze("codes")
@@ -255,6 +280,19 @@ def test_frozen_parts_are_still_frozen_after_save_and_load(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     assert [n for n in PARTS if not loaded.parts[n].trainable] == ["autoencoder_1", "autoencoder_2"]
     assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out_and_told_finitely():
+    """As under mixed_float16: the optimizer scales less then, and training is not out of bounds."""
+    model = make()
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=3e38)
+    model.compile(optimizer, run_eagerly=True)
+    before = [w.numpy() for w in model.prior.weights]
+    logs = model.train_on_batch(IMAGES, LABELS, return_dict=True)
+    assert all(np.isfinite(value) for value in logs.values())
+    assert float(optimizer.dynamic_scale) < 3e38
+    for weight, value in zip(model.prior.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
 
 
 # compile, fit, evaluate ------------------------------------------------------------------------------
@@ -403,3 +441,29 @@ def test_losses_of_crops_are_those_of_their_place():
     }
     for name, log_prob in expected.items():
         np.testing.assert_allclose(found[name], -np.mean(log_prob), rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+def test_weights_of_examples_and_classes_are_refused(num_classes, method):
+    model = compiled(num_classes=num_classes)
+    labels = LABELS if num_classes else None
+    with pytest.raises(ValueError, match="sample_weight is not supported"):
+        getattr(model, method)(IMAGES, labels, sample_weight=np.ones(12, "float32"))
+    if method != "evaluate":
+        with pytest.raises(ValueError, match="class_weight is not supported"):
+            getattr(model, method)(IMAGES, labels, class_weight={0: 2.0})
+
+
+def test_predict_names_what_there_is_to_ask():
+    model = compiled()
+    for method in (model.predict, model.predict_on_batch):
+        with pytest.raises(ValueError, match="it has encode, reconstruct, sample, log_prob"):
+            method(IMAGES)
+
+
+def test_a_batch_without_images_is_named():
+    model = compiled()
+    batches = ((IMAGES[:n], LABELS[:n]) for n in (4, 0))
+    with pytest.raises(ValueError, match="each batch must hold at least one image"):
+        model.fit(batches, steps_per_epoch=2, verbose=0)

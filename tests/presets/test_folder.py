@@ -265,7 +265,7 @@ def test_list_models(saved, tmp_path, monkeypatch):
     edit_json(tmp_path / "untrained" / "metadata.json", pretrained=False)
     (tmp_path / "no_model").mkdir()
     assert "debug" in haim_tf.list_models()
-    monkeypatch.setattr(presets.folder, "_zoo", lambda: tmp_path)
+    monkeypatch.setattr(presets.folder, "zoo", lambda: tmp_path)
     assert haim_tf.list_models() == ["trained", "untrained", "without_weights"]
     assert haim_tf.list_models("*with*") == ["without_weights"]
     assert haim_tf.list_models(pretrained=True) == ["trained"]
