@@ -110,3 +110,10 @@ def test_the_sentence_goes_to_standard_error_and_nothing_is_said_of_numbers_alon
     )
     relabelled(data([1, 0], None), model(None))
     assert capsys.readouterr() == ("", "")
+
+
+def test_capitals_matter_where_nothing_else_differs():
+    names = ["Apple", "apple", "pear"]
+    assert [find_class(name, names) for name in ("Apple", "apple", "PEAR")] == [0, 1, 2]
+    with pytest.raises(ValueError, match="must be the name of one class"):
+        find_class("APPLE", names)

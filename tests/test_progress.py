@@ -80,3 +80,14 @@ def test_a_reader_that_stops_early_is_no_error(arguments):
     errors = process.stderr.read()
     process.stderr.close()
     assert (process.wait(), errors) == (0, b"")
+
+
+def test_work_goes_on_where_nobody_reads_of_it(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    progress.tell("under way")
+    progress.Bar(3, "batches").add(2)

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from haim_tf import evaluation
 from haim_tf.models import HierarchicalModel
@@ -91,6 +92,19 @@ def test_a_classifier_to_compare_with(folder, run):
         "compare", "--data=real.npz", "--split=all", "--samples=samples.npz", "--extractor=new.keras"
     )
     assert code == 0 and output.startswith("20 images each: Frechet distance")
+
+
+def test_a_classifier_of_a_model_s_size(folder, run):
+    """Pictures of any sizes, for what is to be compared with the model's samples."""
+    for label in ("cat", "dog"):
+        (folder / "photos" / label).mkdir(parents=True)
+        for i, side in enumerate((17, 30)):
+            Image.new("RGB", (side, 20), (100 * i, 50, 0)).save(folder / "photos" / label / f"{i}.png")
+    code, _, errors = run(
+        "classifier", "--data=photos", "--split=all", "--model=debug", "--steps=1", "--output=new.keras"
+    )
+    assert code == 0, errors
+    assert keras.saving.load_model("new.keras").input_shape == (None, 16, 16, 3)
 
 
 @pytest.mark.parametrize(

@@ -105,5 +105,13 @@ def test_complete(run, folder):
     assert code == 0
     with np.load("diagonal.npz") as arrays:
         np.testing.assert_array_equal(arrays["mask"], np.eye(4, 8, dtype=bool))
+    # As paint programs save it.
+    Image.open("mask.png").convert("RGB").save("coloured.png")
+    code, _, errors = run(
+        "complete", "--model=tiny", "--mask=coloured.png", *flags[:-1], "--npz=coloured.npz"
+    )
+    assert code == 0, errors
+    with np.load("coloured.npz") as arrays:
+        np.testing.assert_array_equal(arrays["mask"], np.eye(4, 8, dtype=bool))
     code, _, errors = run("complete", "--model=tiny", "--mask=mask.png", "--rows=1", *flags[:-1])
     assert code == 2 and "exclude each other" in errors

@@ -138,3 +138,14 @@ def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(scr
     ):
         with pytest.raises(ValueError, match=message):
             script(score_script, *flags, *wrong, "--output=no.json")
+
+
+def test_figures_are_told_where_their_file_cannot_be_written_any_more(run, folder, monkeypatch):
+    def fail(path, value):
+        raise ValueError(f"cannot write {path}")
+
+    monkeypatch.setattr("haim_tf.files.write_json", fail)
+    flags = ["--model=debug", "--data=data.npz", "--num=2", "--reconstructions=1", "--output=metrics.json"]
+    code, output, errors = run("evaluate", *flags)
+    assert code == 2 and "cannot write" in errors
+    assert any(line.split()[:1] == ["total"] for line in output.splitlines())

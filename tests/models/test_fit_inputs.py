@@ -202,6 +202,15 @@ def test_the_bar_of_fit_is_on_standard_error(model, capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
+def test_data_that_is_refused_names_no_classes(model):
+    nameless = HierarchicalModel.from_config(model.get_config())
+    nameless.compile(run_eagerly=True)
+    data = ImageData(IMAGES[:, 1:], [0, 1] * 3, class_names=NAMES)
+    with pytest.raises(ValueError, match="images must have shape"):
+        nameless.fit(Batches(data, 6, steps=1), shuffle=False, verbose=0)
+    assert nameless.class_names is None
+
+
 def test_classes_of_data_go_by_their_names(model):
     named = HierarchicalModel.from_config(model.get_config())
     named.set_weights(model.get_weights())

@@ -388,3 +388,32 @@ def test_the_arguments_are_plain_and_a_copy():
     arguments["levels"][0]["downsampling"] = 4
     arguments["prior"]["width"] = 8
     assert model.arguments["levels"][0]["downsampling"] == 2 and model.arguments["prior"]["width"] == 4
+
+
+def test_weights_that_layers_get_later_count():
+    """As LoRA gives dense layers: programs made before know nothing of them."""
+    model = randomized(make(levels=[level()], num_classes=2))
+    images, labels = make_images(model, 2), [0, 1]
+    before = model.bits_per_dim(images, labels, per_level=True)
+    last = model.prior.last
+    last.enable_lora(2)
+    last.lora_kernel_a.assign(np.ones(last.lora_kernel_a.shape))
+    last.lora_kernel_b.assign(np.random.default_rng(0).normal(0, 1, last.lora_kernel_b.shape))
+    after = model.bits_per_dim(images, labels, per_level=True)
+    np.testing.assert_allclose(after["level_1"], before["level_1"], rtol=1e-5)
+    log_prob = np.sum(model.prior.log_prob(model.encode(images)[0], labels=np.array(labels)), axis=(1, 2))
+    np.testing.assert_allclose(after["prior"] * 32 * -math.log(2), log_prob, rtol=1e-4)
+    assert np.abs(after["prior"] - before["prior"]).min() > 1e-2
+
+
+def test_what_these_models_do_not_do_is_said():
+    model = make(levels=[level()], num_classes=2)
+    with pytest.raises(ValueError, match="is not quantized by Keras: export it in bfloat16"):
+        model.quantize("int8")
+    images = make_images(model, 1)
+    with pytest.raises(ValueError, match="auxiliary decoders do not sample: they take no levl, temperature"):
+        model.reconstruct(images, decoder="auxiliary", levl=2, temperature=0.5)
+    assert model.reconstruct(images, decoder="auxiliary", batch_size=1).shape == images.shape
+    for num in (0, -1, 2.5, "4"):
+        with pytest.raises(ValueError, match="num must be"):
+            model.draw_labels(num)

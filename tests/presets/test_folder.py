@@ -621,3 +621,44 @@ def test_classes_of_one_s_own_by_name(tmp_path):
         np.testing.assert_array_equal(model.prior.last.kernel, base.prior.last.kernel)
     with pytest.raises(ValueError, match="class_names must be 4 names, got 3"):
         haim_tf.load("debug", num_classes=4, class_names=own[:3])
+
+
+def test_a_clone_in_front_of_what_is_installed_has_the_zoo_too(monkeypatch):
+    """Where haim_tf is installed from a wheel and Python starts in a clone."""
+    expected = presets.list_models()
+
+    def missing(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.resources.files", missing)
+    assert presets.list_models() == expected
+
+
+def test_a_folder_of_a_zoo_entry_s_name_is_told_of(saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert presets.find("debug") != tmp_path / "debug"
+    assert capsys.readouterr().err == ""
+    shutil.copytree(saved, tmp_path / "debug")
+    assert presets.find("debug") == presets.folder.zoo() / "debug"
+    assert capsys.readouterr().err == "debug is the zoo's, not the folder here: that is ./debug\n"
+    assert presets.find("./debug").samefile(tmp_path / "debug")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes and links are those of POSIX")
+def test_links_and_modes_are_kept(saved, tmp_path):
+    model = haim_tf.load(saved)
+    old = os.umask(0o027)
+    try:
+        model.save_to_preset(tmp_path / "mine")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o750
+    (tmp_path / "mine").chmod(0o770)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "mine" / "data").symlink_to(tmp_path / "pictures")
+    (tmp_path / "mine" / "lost").symlink_to(tmp_path / "nowhere")
+    model.save_to_preset(tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o770
+    for name in ("data", "lost"):
+        assert (tmp_path / "mine" / name).is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "pictures"]

@@ -315,7 +315,7 @@ def test_without_ray_the_server_says_what_it_needs(exports, tmp_path):
 
 def test_the_newest_complete_version(tmp_path):
     assert exported.newest_version(tmp_path) is None
-    for name in ("2", "10", "latest", ".unfinished.x"):
+    for name in ("2", "10", "011", "latest", ".unfinished.x"):
         (tmp_path / name / "variables").mkdir(parents=True)
         (tmp_path / name / "variables" / "variables.index").touch()
         (tmp_path / name / "saved_model.pb").touch()

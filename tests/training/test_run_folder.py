@@ -2,9 +2,12 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
+from keras import ops
 
+import haim_tf
 from haim_tf.training import RunFolder
 
 RECIPE = {"model": {}, "stages": []}
@@ -80,3 +83,47 @@ def test_hidden_files_of_others_stay(tmp_path):
     with pytest.raises(ValueError, match="exists and is not a training run"):
         RunFolder(tmp_path, RECIPE)
     assert [path.name for path in tmp_path.iterdir()] == [".mine.17"]
+
+
+def test_a_clock_that_went_back_harms_no_run(folder):
+    write_checkpoint(folder, {**META, "rows": [{**ROW, "seconds": -3595.5}]})
+    with RunFolder(folder, RECIPE, data=DATA) as run:
+        assert run.position == META["position"]
+
+
+def test_what_a_killed_save_left_goes_away(folder):
+    (folder / ".preset.f6vudzr2" / "preset").mkdir(parents=True)
+    (folder / ".checkpoint.npz.123-0a1b2c3d").touch()
+    with RunFolder(folder, RECIPE, data=DATA):
+        assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("before, after", [(True, False), (False, True), (True, True)])
+def test_a_run_goes_on_whether_or_not_losses_are_scaled_there(tmp_path, before, after):
+    """As under mixed_float16, which not every machine that goes on with the run may have."""
+
+    def model(scaled):
+        network = {"width": 4, "blocks": 1}
+        model = haim_tf.HierarchicalModel((4, 4, 1), [], network, mixtures=2)
+        optimizer = keras.optimizers.Adam(0.01)
+        model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer)
+        model.optimizer.build(model.trainable_variables)
+        for i, variable in enumerate(model.optimizer.variables):
+            variable.assign(ops.ones_like(variable) * (i % 7 + 1))
+        return model
+
+    saved, fresh = model(before), model(after)
+    for variable in fresh.optimizer.variables:
+        variable.assign(ops.zeros_like(variable))
+    with RunFolder(tmp_path / "run", RECIPE) as run:
+        run.save(saved, stage=0, step=2)
+        run.restore(fresh)
+
+    def state(model):
+        return [np.asarray(v) for v in getattr(model.optimizer, "inner_optimizer", model.optimizer).variables]
+
+    assert all(value.any() for value in state(fresh))
+    for mine, theirs in zip(state(fresh), state(saved), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    if before and after:
+        assert float(fresh.optimizer.dynamic_scale) == float(saved.optimizer.dynamic_scale)

@@ -186,3 +186,36 @@ def test_a_strategy_that_cannot_be_had_is_named(monkeypatch):
         monkeypatch.setenv("TF_CONFIG", config)
         with pytest.raises(ValueError, match="TF_CONFIG"):
             strategy_named("multi_worker")
+
+
+SHARES = """
+import keras
+import numpy as np
+import tensorflow as tf
+devices = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(devices[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+import haim_tf
+images = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 1)).astype("uint8")
+found = []
+for scope in (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope):
+    keras.utils.set_random_seed(0)
+    with scope() if scope else tf.name_scope("one"):
+        model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, mixtures=2)
+        model.compile(keras.optimizers.SGD(1.0), clip_norm=None)
+    model.freeze()  # Outside the scope that it was compiled in.
+    for count in (7, 9):  # The last of these batches of 4: 3 images, 2 and 1; 1 image, and none.
+        losses = model.fit(images[:count], batch_size=4, shuffle=False, verbose=0).history
+        found.append({name: values[-1] for name, values in losses.items()})
+    found.append(model.evaluate(images, batch_size=4, verbose=0, return_dict=True))
+    found.append({str(i): np.asarray(w) for i, w in enumerate(model.get_weights())})
+for one, two in zip(found[:4], found[4:], strict=True):
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-4, err_msg=name)
+"""
+
+
+@pytest.mark.slow(reason="starts a process that trains on two devices")
+def test_each_image_counts_alike_where_replicas_have_unequal_shares():
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run([sys.executable, "-c", SHARES], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]

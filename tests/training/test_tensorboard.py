@@ -60,3 +60,15 @@ def test_a_disk_that_is_full_at_the_end_is_no_fault_of_the_run(told, monkeypatch
     board._writer.close = close
     board.close()
     assert board._writer is None
+
+
+def test_events_that_cannot_be_written_are_left_out(monkeypatch, tmp_path):
+    def refuse(folder):
+        raise tf.errors.FailedPreconditionError(None, None, f"{folder} is not a directory")
+
+    monkeypatch.setattr(tf, "summary", SimpleNamespace(create_file_writer=refuse))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    board = TensorBoard(tmp_path / "events")
+    board.scalars({"stage": 1, "step": 30, "loss": 2.5})
+    board.images("samples", np.zeros((20, 4, 6, 1), "uint8"), step=60)
+    board.close()

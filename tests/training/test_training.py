@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -16,6 +18,7 @@ import tensorflow as tf
 
 import haim_tf
 from haim_tf import processor, training
+from haim_tf.data import ImageData
 from haim_tf.training import code_cache
 from haim_tf.training.recipe import START
 
@@ -808,3 +811,56 @@ def test_a_run_stays_with_its_data(whole_run, data, tmp_path):
 def test_a_seed_that_nothing_can_draw_with_is_refused(seed):
     with pytest.raises(ValueError, match="seed must be an integer in 0..2147483647"):
         training.read_recipe({**RECIPE, "seed": seed})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"stages": [{**RECIPE["stages"][0], "train": ["prio"]}]}, "unknown part 'prio'"),
+        (
+            {"holdout": 0, "stages": [{**RECIPE["stages"][0], "patience": 1}], "ema": None},
+            "holdout must be 1",
+        ),
+        ({"model": {**RECIPE["model"], "num_classes": "data", "depth": 3}}, "arguments of HierarchicalModel"),
+    ],
+)
+def test_what_is_wrong_is_said_before_data_is_read(data, tmp_path, monkeypatch, change, message):
+    monkeypatch.setattr("haim_tf.data.load", lambda *args, **options: pytest.fail("data was read"))
+    with pytest.raises(ValueError, match=message):
+        training.train({**RECIPE, **change}, data, tmp_path / "run")
+    (tmp_path / "other.txt").touch()
+    with pytest.raises(ValueError, match="exists and is not a training run"):
+        training.train(RECIPE, data, tmp_path)
+
+
+def test_few_classes_among_the_held_out_images_are_warned_of(tmp_path, capsys):
+    images, labels = np.zeros((24, 8, 8, 1), "uint8"), np.repeat([0, 1, 2], 8)
+    np.savez(tmp_path / "sorted.npz", images=images, labels=labels)
+    recipe = training.read_recipe({**SHORT, "holdout": 4})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.stages, "train_stage", lambda *args: None)
+        training.train(recipe, tmp_path / "sorted.npz", tmp_path / "run")
+    assert "which are held out, have 1 of the 3 classes: mix the images" in capsys.readouterr().err
+
+
+def test_the_card_says_of_patience_what_is_so():
+    """The best weights of a stage are the run's only where it is the last; "as loaded" is of a preset's."""
+    model = training.whole_run._model(training.read_recipe(RECIPE))
+    images = ImageData(np.zeros((24, 8, 8, 1), "uint8"), np.zeros(24, "int32"), name="images")
+    stages = [{"train": ["codes"], "steps": 2, "learning_rate": 0.01}]
+    stages += [
+        {"train": [part], "steps": 2, "learning_rate": 0.01, "patience": 1} for part in ("prior", "decoders")
+    ]
+    recipe = training.read_recipe({**RECIPE, "ema": None, "interval": 2, "stages": stages})
+
+    def told(stage):
+        rows = [{"stage": 1, "step": 0, "seconds": 0.0, "holdout_bits_per_dim_total": 3.0}]
+        rows += [{**rows[0], "stage": 2}]
+        run = SimpleNamespace(
+            folder=Path("mine"), rows=rows, best={"stage": stage, "step": 2, "score": 2.0}, recipe=recipe
+        )
+        return training.outcome.run_metadata(run, recipe, images, model)
+
+    assert "kept" not in told(1)["training"] and "metrics" not in told(1)
+    assert told(2)["training"]["kept"] == "the weights of step 2, the best of the held-out images"
+    assert [metric["name"] for metric in told(2)["metrics"]] == ["bits/dim before stage 3", "bits/dim after"]
