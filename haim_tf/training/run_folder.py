@@ -310,9 +310,8 @@ def check_run_folder(folder: str | os.PathLike) -> list[Path]:
         raise ValueError(f"{folder} is a file: name a new folder")
     found = list(folder.iterdir()) if folder.exists() else []
     unfinished = [path for path in found if _UNFINISHED.fullmatch(path.name)]
-    if {path.name for path in found if path not in unfinished} - {LOCK} and not (
-        folder / "recipe.json"
-    ).exists():
+    others = {path.name for path in found if path not in unfinished} - {LOCK}
+    if others and not (folder / "recipe.json").exists():
         raise ValueError(f"{folder} exists and is not a training run: name a new folder")
     return unfinished
 

@@ -76,7 +76,8 @@ def train(
     chief = strategies.is_chief(strategy)
     verbose = verbose and chief
     # What can be known to be wrong is said before data is read, which may take long.
-    check_run_folder(output)
+    if chief:
+        check_run_folder(output)
     of_data = recipe["model"].get("num_classes") == CLASSES_OF_DATA
     model = _model({**recipe, "model": {**recipe["model"], "num_classes": 1}} if of_data else recipe)
     check_stages(recipe, model)
