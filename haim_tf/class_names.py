@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 import unicodedata
@@ -172,9 +173,8 @@ def _by_name(images, class_names, whose):
     used = np.unique(images.labels)
     mapping = np.zeros(len(images.class_names), "int32")
     for label in used:
-        name = images.class_names[label]
         try:
-            mapping[label] = find_class(name, class_names)
+            mapping[label] = _same_class(images.class_names[label], class_names)
         except ValueError as error:
             raise ValueError(f"{images.name} does not fit {whose}: {error}") from None
     taken = {}
@@ -186,6 +186,18 @@ def _by_name(images, class_names, whose):
                 f"are both {class_names[mapping[label]]!r} of {whose}"
             )
     return images.with_labels(mapping[images.labels], class_names)
+
+
+def _same_class(name, class_names):
+    """The label of a class that another set calls `name`; either side may have more names for it, with commas
+    between them."""
+    try:
+        return find_class(name, class_names)
+    except ValueError:
+        for part in str(name).split(","):
+            with contextlib.suppress(ValueError):
+                return find_class(part, class_names)
+        raise
 
 
 def _plain(name):

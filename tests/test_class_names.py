@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from haim_tf.class_names import find_class, labels_of, names_of, relabelled
+from haim_tf.class_names import find_class, labelled_as, labels_of, names_of, relabelled
 from haim_tf.data import ImageData
 
 NAMES = ["goldfish, Carassius auratus", "lion, king of beasts", "sea lion", "crane", "crane, a bird"]
@@ -110,6 +110,15 @@ def test_the_sentence_goes_to_standard_error_and_nothing_is_said_of_numbers_alon
     )
     relabelled(data([1, 0], None), model(None))
     assert capsys.readouterr() == ("", "")
+
+
+def test_either_side_may_have_more_names_for_a_class():
+    images = np.zeros((2, 4, 4, 1), "uint8")
+    short = ImageData(images, [0, 1], class_names=["lion", "goldfish"])
+    long = ImageData(images, [0, 1], class_names=["goldfish, Carassius auratus", "lion, king of beasts"])
+    assert labelled_as(short, long).labels.tolist() == labelled_as(long, short).labels.tolist() == [1, 0]
+    with pytest.raises(ValueError, match="images does not fit images: there is no class 'trumpet, brass'"):
+        labelled_as(ImageData(images, [0, 0], class_names=["trumpet, brass"]), short)
 
 
 def test_capitals_matter_where_nothing_else_differs():

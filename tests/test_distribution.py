@@ -264,11 +264,19 @@ def test_accepts_and_refuses_the_images_that_the_model_does(model):
     assert (prior.log_prob(np.array([[[0, 4], [1, 1]], [[0, -1], [1, 1]]])).numpy() == -np.inf).all()
 
 
-def test_many_images_are_taken_in_parts(model, images):
+def test_many_images_are_taken_in_parts(model, images, monkeypatch):
     many = np.resize(images, (70, *SHAPE)).astype("float32")
     expected = model.log_prob(many, 2)
-    distribution = model.as_distribution(labels=2)
+    distribution, at_once = model.as_distribution(labels=2), []
+    given = distribution._log_prob_given
+
+    def spy(images, labels):
+        at_once.append(images.shape[0])
+        return given(images, labels)
+
+    monkeypatch.setattr(distribution, "_log_prob_given", spy)
     np.testing.assert_allclose(distribution.log_prob(many), expected, rtol=1e-5)
+    assert set(at_once) == {64}
     specification = tf.TensorSpec((None, *SHAPE), "float32")
     in_a_graph = tf.function(distribution.log_prob, input_signature=[specification])
     for count in (70, 2, 0):

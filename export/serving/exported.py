@@ -53,11 +53,12 @@ def read_description(folder, version, max_batch_size):
     path = Path(folder) / str(version)
     try:
         description = json.loads((path / "assets.extra/haim_tf.json").read_text())
-        sizes = sorted(description["batch_sizes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        sizes = sorted(int(size) for size in description["batch_sizes"])
+        smallest = sizes[0]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is not written by haim_tf export: {error!r}") from error
-    if sizes[0] > max_batch_size:
-        raise ValueError(f"max_batch_size must be at least {sizes[0]}, got {max_batch_size}")
+    if smallest > max_batch_size:
+        raise ValueError(f"max_batch_size must be at least {smallest}, got {max_batch_size}")
     return {**description, "batch_sizes": [size for size in sizes if size <= max_batch_size]}
 
 

@@ -25,7 +25,10 @@ flags.DEFINE_integer(
     "rows", None, "The first so many rows are known; half of them by default.", lower_bound=0
 )
 flags.DEFINE_string(
-    "mask", None, "Instead of --rows, an image file of the model's size, not black where a pixel is known."
+    "mask",
+    None,
+    "Instead of --rows, an image file of the model's size, neither black nor transparent where a pixel is "
+    "known.",
 )
 flags.DEFINE_bool(
     "use_labels", True, "Use the data's labels, by the names of classes; otherwise they count as unknown."
@@ -83,16 +86,21 @@ def main(argv: list[str]) -> None:
 
 
 def read_mask(path: str) -> np.ndarray:
-    """Which pixels of an image file, of whatever mode, are not black, bool `(H, W)`."""
+    """Which pixels of an image file, grey or coloured, are neither black nor transparent, bool `(H, W)`."""
     import numpy as np
-    from PIL import Image
+    from PIL import ExifTags, Image
 
     from haim_tf import files
     from haim_tf.data.reading import reading
 
     path = files.expanded(path)
     with reading(path, "an image"), Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).any(axis=-1)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            raise ValueError("its EXIF orientation turns it: turn its pixels and take that out first")
+        if image.mode == "F":
+            return np.asarray(image) != 0
+        pixels = np.asarray(image.convert("RGBA"))
+    return pixels[..., :3].any(axis=-1) & (pixels[..., 3] > 0)
 
 
 def sheet(images: np.ndarray, mask: np.ndarray, completions: np.ndarray) -> np.ndarray:

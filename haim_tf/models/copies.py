@@ -22,11 +22,13 @@ class Copies:
             >>> model.without_teachers().count_params() == model.count_params()  # It has none.
             True
         """
-        levels = [dict(level) for level in self.get_config()["levels"]]
+        config = self.get_config()
+        levels = [dict(level) for level in config["levels"]]
         for level, autoencoder in zip(levels, self.autoencoders, strict=True):
             if autoencoder.teacher:
                 level["auxiliary"] = {**level["auxiliary"], "teacher": False}
-        model = type(self).from_config({**self.get_config(), "levels": levels})
+        frozen = [name for name in config["frozen"] if not name.startswith("teacher")]
+        model = type(self).from_config({**config, "levels": levels, "frozen": frozen})
         for name, part in model.parts.items():
             for ours, theirs in zip(part.weights, self.parts[name].weights, strict=True):
                 ours.assign(theirs)
@@ -39,7 +41,7 @@ class Copies:
 
         What tells classes apart and is finer than the top codes, the prior alone cannot draw. Decoders that
         have learned it sample it, guided where `label_dropout` is not 0; in return the label's posterior
-        runs them once per label.
+        runs them once per label. They learn, even where they were frozen.
 
         Args:
             levels: 1 the finest; those whose decoders are told the label already stay as they are.
@@ -63,6 +65,7 @@ class Copies:
             if not self.decoders[level - 1].num_classes:
                 told = {"labels": True, "label_dropout": label_dropout}
                 config["levels"][level - 1]["decoder"] = {**config["levels"][level - 1]["decoder"], **told}
+                config["frozen"] = [name for name in config["frozen"] if name != f"decoder_{level}"]
         model = type(self).from_config(config)
         for name, part in model.parts.items():
             ours, theirs = part.weights, self.parts[name].weights

@@ -163,15 +163,15 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, Copies, KerasFi
             name="prior",
         )
         self._prepare_training()
-        self._compiled = types.SimpleNamespace(weights=None, programs={})
         self.build()
+        self._compiled = types.SimpleNamespace(weights=len(self.weights), programs={})
 
     @property
     def _programs(self):
         """Compiled functions by name; made anew where layers have got weights since then, as LoRA gives."""
         count = len(self.weights)
         if self._compiled.weights != count:
-            self._compiled.weights, self._compiled.programs = count, {}
+            self._compiled = types.SimpleNamespace(weights=count, programs={})
         return self._compiled.programs
 
     def quantize(self, *arguments: Any, **options: Any) -> None:

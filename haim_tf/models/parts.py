@@ -142,7 +142,14 @@ class Parts:
                 )
 
     def _set_trainable(self, names, trainable):
-        fresh = self._fresh_optimizer() if self.compiled else None  # First, for it may not be possible.
+        scope = self.distribute_strategy.scope() if is_tensorflow() else contextlib.nullcontext()
+        with scope:
+            fresh = self._fresh_optimizer() if self.compiled else None  # First, for it may not be possible.
+            self._set_flags(names, trainable)
+            if fresh is not None:
+                self.compile(fresh, **self._compile_arguments)
+
+    def _set_flags(self, names, trainable):
         others = set(self.parts) - set(names)
         if trainable and not self.trainable:  # As `model.trainable = False` has it.
             self.trainable = True
@@ -150,9 +157,6 @@ class Parts:
                 self.parts[name].trainable = False
         for name in names:
             self.parts[name].trainable = trainable
-        if fresh is not None:
-            with self.distribute_strategy.scope() if is_tensorflow() else contextlib.nullcontext():
-                self.compile(fresh, **self._compile_arguments)
 
     def _fresh_optimizer(self):
         try:

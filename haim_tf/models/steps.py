@@ -96,6 +96,9 @@ def variables_kept(model: HierarchicalModel) -> Iterator[None]:
     try:
         yield
     finally:
+        if getattr(model, "_jax_state", None) is not None:  # Of the steps that went well.
+            model.jax_state_sync()
+            model._jax_state = None
         for variable, value in zip(variables, values, strict=True):
             if variable._value is None:
                 variable._value = value

@@ -125,15 +125,15 @@ class PartwiseTraining(Losses, Parts):
         data = x.data if isinstance(x, Batches) else None
         shuffled = kwargs.get("shuffle", True) and getattr(x, "num_batches", None) is not None
         x, y = self._checked(x, y, ahead=not shuffled)
+        names = data.class_names if data is not None else None
+        if self.class_names is None and names and len(names) == self.num_classes:
+            self.class_names = list(names)
         if validation_data is not None:
             pair = isinstance(validation_data, (tuple, list)) and len(validation_data) <= 3
             images, labels = inputs.unpack(validation_data) if pair else (validation_data, None)
             _check_end(images, kwargs.get("validation_steps"), "validation_data", "validation_steps")
             images, labels = self._checked(images, labels, ahead=True)
             validation_data = images if labels is None and not hasattr(images, "shape") else (images, labels)
-        names = data.class_names if data is not None else None
-        if self.class_names is None and names and len(names) == self.num_classes:
-            self.class_names = list(names)
         if self.origin or self.fitted:
             trained = [name for name, part in self.parts.items() if part.trainable_variables]
             for sentence in self.left_behind(trained):

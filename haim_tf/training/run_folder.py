@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 LOCK = "lock"
 # What `write_file` and `save_to_preset` leave of a run's files where the process is killed.
 _UNFINISHED = re.compile(
-    r"\.(recipe\.json|data\.json|[a-z]+\.npz|metrics\.csv|\w+\.png)\.[\w-]+|\.preset\.\w+"
+    r"\.(recipe\.json|data\.json|[a-z]+\.npz|metrics\.csv|\w+\.png)\.[\w-]+"
+    r"|\.preset\.\w+(\.replaced)?"
 )
+_OPTIMIZER = "optimizer"  # How its variables' names begin in a checkpoint.
 
 
 class RunFolder:
@@ -140,7 +142,10 @@ class RunFolder:
             files.linked(self.folder).mkdir(parents=True, exist_ok=True)
             self._take_lock()
             for path in unfinished:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                if path.name.endswith(".replaced") and not (self.folder / "preset").exists():
+                    path.rename(self.folder / "preset")
+                else:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(f"cannot write {self.folder}: {error.strerror or error}") from error
         if recipe_file.exists():
@@ -261,10 +266,16 @@ class RunFolder:
         """
         if self._state is None:
             return
-        for name, variable in _variables(model).items():
-            fresh = name.startswith(("optimizer", "scale")) and self.position["step"] == 0
-            if fresh or (name.startswith("scale") and name not in self._state):
-                continue
+        variables = _variables(model)
+        # Under mixed_float16 an optimizer has a few variables more, in front, of how it scales losses: a run
+        # may have begun with them and be gone on with without, or the other way round.
+        more = _num_of_optimizer(self._state) - _num_of_optimizer(variables)
+        for name, variable in variables.items():
+            if name.startswith(_OPTIMIZER):
+                number = int(name.removeprefix(_OPTIMIZER)) + more
+                if number < 0 or self.position["step"] == 0:
+                    continue
+                name = f"{_OPTIMIZER}{number}"
             if name not in self._state or self._state[name].shape != tuple(variable.shape):
                 raise ValueError(
                     f"{self.folder / 'checkpoint.npz'} does not fit the model at {variable.path}"
@@ -349,12 +360,10 @@ def _check_best(meta):
 def _variables(model):
     """Everything that a checkpoint holds, by names that hold from one process to the next."""
     variables = {f"model{i}": v for i, v in enumerate(model.variables)}
-    optimizer, scale = getattr(model, "optimizer", None), []
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        # Under mixed_float16 alone, which a run that goes on elsewhere may not have.
-        inner = optimizer.inner_optimizer
-        known = {id(v) for v in inner.variables}
-        optimizer, scale = inner, [v for v in optimizer.variables if id(v) not in known]
-    if optimizer is not None:
-        variables.update({f"optimizer{i}": v for i, v in enumerate(optimizer.variables)})
-    return {**variables, **{f"scale{i}": v for i, v in enumerate(scale)}}
+    if getattr(model, "optimizer", None) is not None:
+        variables.update({f"{_OPTIMIZER}{i}": v for i, v in enumerate(model.optimizer.variables)})
+    return variables
+
+
+def _num_of_optimizer(names):
+    return sum(name.startswith(_OPTIMIZER) for name in names)

@@ -106,12 +106,16 @@ def test_complete(run, folder):
     with np.load("diagonal.npz") as arrays:
         np.testing.assert_array_equal(arrays["mask"], np.eye(4, 8, dtype=bool))
     # As paint programs save it.
-    Image.open("mask.png").convert("RGB").save("coloured.png")
-    code, _, errors = run(
-        "complete", "--model=tiny", "--mask=coloured.png", *flags[:-1], "--npz=coloured.npz"
-    )
-    assert code == 0, errors
-    with np.load("coloured.npz") as arrays:
-        np.testing.assert_array_equal(arrays["mask"], np.eye(4, 8, dtype=bool))
+    mask = Image.open("mask.png")
+    mask.convert("RGB").save("coloured.png")
+    clear = Image.new("RGBA", mask.size, (255, 255, 255, 0))
+    clear.paste((0, 0, 255, 255), mask=mask)
+    clear.save("clear.png")
+    Image.fromarray(np.eye(4, 8, dtype="float32") / 2).save("small.tiff")
+    for name in ("coloured.png", "clear.png", "small.tiff"):
+        code, _, errors = run("complete", "--model=tiny", f"--mask={name}", *flags[:-1], f"--npz={name}.npz")
+        assert code == 0, errors
+        with np.load(f"{name}.npz") as arrays:
+            np.testing.assert_array_equal(arrays["mask"], np.eye(4, 8, dtype=bool))
     code, _, errors = run("complete", "--model=tiny", "--mask=mask.png", "--rows=1", *flags[:-1])
     assert code == 2 and "exclude each other" in errors

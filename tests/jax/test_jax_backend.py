@@ -78,6 +78,26 @@ def test_what_fails_leaves_the_weights(method, monkeypatch):
 
 
 @pytest.mark.usefixtures("compiles_quickly")
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_what_fails_later_leaves_the_weights_of_then(method):
+    import numpy as np
+
+    import haim_tf
+
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, mixtures=2)
+    model.compile()
+    images = np.zeros((4, 4, 4, 1), "uint8")
+    before = model.log_prob(images)
+    steps = {"steps_per_epoch": 3} if method == "fit" else {"steps": 3}
+    with pytest.raises(ValueError, match="images must have shape"):
+        getattr(model, method)((images[:, : 4 - (i == 2)] for i in range(3)), verbose=0, **steps)
+    assert np.isfinite(model.log_prob(images)).all()
+    if method == "evaluate":
+        np.testing.assert_array_equal(model.log_prob(images), before)
+    model.fit(images, verbose=0)
+
+
+@pytest.mark.usefixtures("compiles_quickly")
 def test_masked_self_prediction_trains():
     import keras
     import numpy as np

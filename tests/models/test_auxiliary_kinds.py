@@ -122,6 +122,9 @@ def test_fits_and_reconstructs():
 
 def test_a_model_without_its_teachers(tmp_path):
     model = make(MASKED, None)
+    model.freeze("codes")
+    assert not model.without_teachers().parts["autoencoder_2"].trainable
+    model.unfreeze()
     model.losses_and_statistics(IMAGES, training=True)
     smaller = model.without_teachers()
     assert smaller.count_params() == model.count_params() - model.parts["teacher_1"].count_params()

@@ -202,6 +202,27 @@ def test_the_bar_of_fit_is_on_standard_error(model, capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
+def test_validation_goes_by_the_names_that_training_gives(model):
+    nameless = HierarchicalModel.from_config(model.get_config())
+    nameless.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    labels = np.array([0, 1, 2] * 2)
+
+    def batches(names):
+        data = ImageData(IMAGES, [names.index(NAMES[label]) for label in labels], class_names=names)
+        return Batches(data, 6, shuffle=False, steps=1)
+
+    seen = []
+    losses = nameless.losses_and_statistics
+
+    def spy(images, labels=None, **options):
+        seen.append(np.asarray(labels).tolist())
+        return losses(images, labels, **options)
+
+    nameless.losses_and_statistics = spy
+    nameless.fit(batches(NAMES), validation_data=batches(NAMES[::-1]), shuffle=False, verbose=0)
+    assert seen == [labels.tolist()] * 2
+
+
 def test_data_that_is_refused_names_no_classes(model):
     nameless = HierarchicalModel.from_config(model.get_config())
     nameless.compile(run_eagerly=True)

@@ -218,3 +218,10 @@ def test_other_classes_begin_as_those_of_their_names(model, images, tmp_path):
     changed = haim_tf.load(tmp_path / "preset", class_names=["d", "c"])
     np.testing.assert_allclose(changed.log_prob(images, "c"), model.log_prob(images, "c"), rtol=1e-6)
     np.testing.assert_allclose(changed.log_prob(images, "d"), model.log_prob(images), rtol=1e-6)
+
+
+def test_decoders_that_get_labels_learn_where_they_were_frozen():
+    model = make(NETWORK, NETWORK)
+    model.freeze("codes", "decoders")
+    frozen = [name for name, part in model.with_labels(2).parts.items() if not part.trainable]
+    assert sorted(frozen) == ["autoencoder_1", "autoencoder_2", "decoder_1"]

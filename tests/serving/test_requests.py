@@ -291,6 +291,11 @@ def test_what_cannot_be_served_is_said_at_once(exports, tmp_path):
         (other / name).touch()
     (other / "assets.extra").mkdir()
     (other / "assets.extra/haim_tf.json").write_text("{}")
+    for damaged in ([], ["a"], 3):
+        (other / "assets.extra/haim_tf.json").write_text(json.dumps({"batch_sizes": damaged}))
+        with pytest.raises(ValueError, match="is not written by haim_tf export"):
+            exported.read_description(other.parent, 1, max_batch_size=8)
+    (other / "assets.extra/haim_tf.json").write_text("{}")
     (tmp_path / "empty").mkdir()
     for flags, message in (
         ([f"folder={tmp_path / 'empty'}"], "has no version folder 1, 2, ..."),

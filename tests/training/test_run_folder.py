@@ -91,6 +91,17 @@ def test_a_clock_that_went_back_harms_no_run(folder):
         assert run.position == META["position"]
 
 
+def test_a_preset_that_a_killed_save_took_away_comes_back(folder):
+    for name in (".preset.f6vudzr2", ".preset.f6vudzr2.replaced"):
+        (folder / name).mkdir()
+        (folder / name / "mine.txt").write_text(name)
+    with RunFolder(folder, RECIPE, data=DATA):
+        assert (folder / "preset" / "mine.txt").read_text().endswith(".replaced")
+    (folder / ".preset.f6vudzr2.replaced").mkdir()
+    with RunFolder(folder, RECIPE, data=DATA):
+        assert sorted(folder.glob(".preset*")) == [] and (folder / "preset").exists()
+
+
 def test_what_a_killed_save_left_goes_away(folder):
     (folder / ".preset.f6vudzr2" / "preset").mkdir(parents=True)
     (folder / ".checkpoint.npz.123-0a1b2c3d").touch()

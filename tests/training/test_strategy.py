@@ -201,13 +201,14 @@ for scope in (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope):
     keras.utils.set_random_seed(0)
     with scope() if scope else tf.name_scope("one"):
         model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, mixtures=2)
-        model.compile(keras.optimizers.SGD(1.0), clip_norm=None)
+        model.compile(keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)))
     model.freeze()  # Outside the scope that it was compiled in.
     for count in (7, 9):  # The last of these batches of 4: 3 images, 2 and 1; 1 image, and none.
         losses = model.fit(images[:count], batch_size=4, shuffle=False, verbose=0).history
         found.append({name: values[-1] for name, values in losses.items()})
     found.append(model.evaluate(images, batch_size=4, verbose=0, return_dict=True))
     found.append({str(i): np.asarray(w) for i, w in enumerate(model.get_weights())})
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 5
 for one, two in zip(found[:4], found[4:], strict=True):
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-4, err_msg=name)
