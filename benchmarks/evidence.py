@@ -82,10 +82,13 @@ def claim(output, settings):
     if path.exists():
         kept = read_json(path)
         other = [key for key in settings if key not in ("arms", "seeds") and settings[key] != kept.get(key)]
+        arms = {**kept["arms"], **settings["arms"]}
+        other += [arm for arm, kind in kept["arms"].items() if arms[arm] != kind]
         if other:
             raise ValueError(
                 f"{output} holds runs with other settings ({', '.join(other)}): name a new folder"
             )
+        settings = {**settings, "arms": arms}
     write_json(path, settings)
 
 

@@ -100,6 +100,16 @@ def evidence(monkeypatch):
     del sys.modules["evidence"]
 
 
+def test_arms_may_be_added_but_not_changed(evidence, tmp_path):
+    common = {"seeds": [0], "samples": 4000}
+    for arms in ({"masked": {"window": 3}}, {"no_codes": None}):
+        evidence.claim(tmp_path, {**common, "arms": arms})
+    kept = json.loads((tmp_path / "settings.json").read_text())
+    assert kept == {**common, "arms": {"masked": {"window": 3}, "no_codes": None}}
+    with pytest.raises(ValueError, match=r"other settings \(masked\)"):
+        evidence.claim(tmp_path, {**common, "arms": {"masked": {"window": 9}}})
+
+
 def test_probes_find_what_codes_hold_and_nothing_else(evidence):
     """Images dark above or below: codes tell which half, and nothing of labels that have no part in it."""
     keras.utils.set_random_seed(0)
