@@ -43,7 +43,7 @@ def methods(cls):
                 function = getattr(value, "__func__", value)
                 if inspect.isfunction(function) and not name.startswith("_"):
                     found.setdefault(name, []).append(function)
-    known = {"get_config", "from_config"}
+    known = {"get_config", "from_config", "save_assets", "load_assets"}  # What Keras itself calls.
     known |= {name for owner in cls.__mro__ if owner.__module__.startswith("keras") for name in vars(owner)}
     return {name: functions for name, functions in found.items() if name not in known}
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,11 +142,20 @@ def test_the_accuracy_score_script_keeps_its_samples_and_takes_them_up_again(scr
 
 
 def test_figures_are_told_where_their_file_cannot_be_written_any_more(run, folder, monkeypatch):
-    def fail(path, value):
-        raise ValueError(f"cannot write {path}")
+    def measure_and_lose_the_folder(*arguments, **options):
+        shutil.rmtree("out")
+        return measure(*arguments, **options)
 
-    monkeypatch.setattr("haim_tf.files.write_json", fail)
-    flags = ["--model=debug", "--data=data.npz", "--num=2", "--reconstructions=1", "--output=metrics.json"]
+    measure = evaluation.evaluate_and_score
+    monkeypatch.setattr(evaluation, "evaluate_and_score", measure_and_lose_the_folder)
+    (folder / "out").mkdir()
+    flags = [
+        "--model=debug",
+        "--data=data.npz",
+        "--num=2",
+        "--reconstructions=1",
+        "--output=out/metrics.json",
+    ]
     code, output, errors = run("evaluate", *flags)
     assert code == 2 and "cannot write" in errors
     assert any(line.split()[:1] == ["total"] for line in output.splitlines())
