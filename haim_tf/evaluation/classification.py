@@ -192,10 +192,8 @@ def classification_accuracy_score(
     Reference: Ravuri, Vinyals, "Classification accuracy score for conditional generative models", 2019.
     NOTE: there a ResNet-50 and ImageNet; here a small network, so that figures compare only with its own.
     """
-    samples, real_val = (
-        ImageData(sample_images, sample_labels, name="samples"),
-        labelled_as(real_val, real_train),
-    )
+    samples = ImageData(sample_images, sample_labels, name="samples")
+    real_val = labelled_as(real_val, real_train)
     for data in (samples, real_train, real_val):
         if data.labels is None:
             raise ValueError(f"{data.name} has no labels: the score needs them")

@@ -164,15 +164,15 @@ class HierarchicalModel(PartwiseTraining, Inference, Generation, Copies, KerasFi
         )
         self._prepare_training()
         self.build()
-        self._compiled = types.SimpleNamespace(weights=len(self.weights), programs={})
+        self._program_store = types.SimpleNamespace(weights=len(self.weights), programs={})
 
     @property
     def _programs(self):
         """Compiled functions by name; made anew where layers have got weights since then, as LoRA gives."""
         count = len(self.weights)
-        if self._compiled.weights != count:
-            self._compiled = types.SimpleNamespace(weights=count, programs={})
-        return self._compiled.programs
+        if self._program_store.weights != count:
+            self._program_store = types.SimpleNamespace(weights=count, programs={})
+        return self._program_store.programs
 
     def quantize(self, *arguments: Any, **options: Any) -> None:
         """Not for these models: an error.

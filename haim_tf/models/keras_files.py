@@ -24,7 +24,9 @@ class KerasFiles:
 
     @property
     def weights_history(self) -> dict[str, Any]:
-        """Where the weights come from. It goes with them, so the configuration does not have it."""
+        """Where the weights come from: a dict of `origin` (a preset's `name`, `sha256`, `pretrained` and
+        `dataset`, or `None`), `fitted` (whether `fit` has trained them) and `fitted_on` (the name of the
+        data, or `None`). It goes with the weights, so the configuration does not have it."""
         return {name: getattr(self, name) for name in HISTORY}
 
     @weights_history.setter

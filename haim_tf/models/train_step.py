@@ -89,7 +89,7 @@ class PartwiseTraining(Losses, Parts):
 
     def compile_from_config(self, config: dict) -> None:
         config = keras.saving.deserialize_keras_object(config)
-        self.freeze(*config.pop("frozen", ()))  # Where files of 0.2 have it.
+        self.freeze(*config.pop("frozen", ()))  # Earlier files have it here.
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 
