@@ -88,14 +88,15 @@ def main(argv: list[str]) -> None:
 def read_mask(path: str) -> np.ndarray:
     """Which pixels of an image file, grey or coloured, are neither black nor transparent, bool `(H, W)`."""
     import numpy as np
-    from PIL import ExifTags, Image
+    from PIL import Image
 
     from haim_tf import files
+    from haim_tf.data.image_files import turned
     from haim_tf.data.reading import reading
 
     path = files.expanded(path)
     with reading(path, "an image"), Image.open(path) as image:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        if turned(image):
             raise ValueError("its EXIF orientation turns it: turn its pixels and take that out first")
         if image.mode == "F":
             return np.asarray(image) != 0

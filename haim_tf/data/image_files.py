@@ -83,6 +83,14 @@ class ImageFiles:
             return fit_image(image, self.shape[1:])
 
 
+def turned(image: "PIL.Image.Image") -> int | None:
+    """The EXIF orientation of a Pillow image that is turned or mirrored when it is shown, else `None`."""
+    from PIL import ExifTags
+
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return orientation if orientation in _TURNED else None
+
+
 def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
     """An image file's pixels as they are, uint8 `(H, W, C)`.
 
@@ -96,14 +104,14 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
         >>> read_image("leaf.png", channels=3).shape
         (256, 256, 3)
     """
-    from PIL import ExifTags, Image
+    from PIL import Image
 
     path = expanded(path)
     with reading(path, "an image"), Image.open(path) as image:
         bits, frames = _bits_per_channel(image, path), getattr(image, "n_frames", 1)
         if frames == 1 and bits is not None and bits <= 8:
             image.load()
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = turned(image)
     wanted = {1: "L", 3: "RGB"}[channels]
     accepted = (
         f"{path} must be an image of {channels} channel{'s' if channels > 1 else ''} of 8 bits (mode "
@@ -115,7 +123,7 @@ def read_image(path: str | os.PathLike, channels: int) -> np.ndarray:
         raise ValueError(f"{accepted} the format {image.format}, whose bits per channel are unknown")
     if bits > 8:
         raise ValueError(f"{accepted} {bits} bits per channel")
-    if orientation in _TURNED:
+    if orientation:
         raise ValueError(
             f"{accepted} EXIF orientation {orientation}: turn its pixels and take that out first"
         )
