@@ -35,7 +35,7 @@ PRIOR = {"width": 96, "blocks": 6, "kernel_size": [3, 5], "attention": [1, 3, 5]
 # are of the training, not of the network.
 PARTS = {
     "pixels": {
-        "steps": (400, 1200),
+        "steps": (300, 900),
         "batch_size": 16,
         "base": PIXELS,
         "arms": {
@@ -47,7 +47,7 @@ PARTS = {
         },
     },
     "codes": {
-        "steps": (500, 1500),
+        "steps": (300, 900),
         "batch_size": 32,
         "base": CODES,
         "arms": {
@@ -57,7 +57,7 @@ PARTS = {
         },
     },
     "prior": {
-        "steps": (1500, 4500),
+        "steps": (400, 1200),
         "batch_size": 32,
         "base": PRIOR,
         "arms": {
@@ -116,6 +116,7 @@ def run(model, part, settings, change, steps, train, held):
 
     from haim_tf.likelihoods import Categorical, DiscretizedLogisticMixture
     from haim_tf.networks import PixelCNN
+    from haim_tf.processor import quick_precision
 
     keras.utils.set_random_seed(0)
     config = {**settings["base"], **{k: v for k, v in change.items() if k.islower()}}
@@ -133,7 +134,7 @@ def run(model, part, settings, change, steps, train, held):
             "upsampling": model.grid_shapes[level][0] // model.grid_shapes[level + 1][0],
         }
     )
-    network = PixelCNN(likelihood, **config, **conditions, dtype="mixed_bfloat16")
+    network = PixelCNN(likelihood, **config, **conditions, dtype=quick_precision("mixed_bfloat16"))
     network.build()
     codebooks = [keras.ops.convert_to_numpy(a.quantizer.codebook) for a in model.autoencoders]
     network.embed_by_codebook(

@@ -1,4 +1,4 @@
-"""What makes training on a processor quick: memory kept between steps, and a precision that it is good at."""
+"""The processor: how many cores are ours, memory kept between steps, a precision that it is good at."""
 
 import ctypes
 import functools
@@ -15,6 +15,17 @@ KEPT_BYTES = 2**31 - 1
 # So many times slower a precision must be before float32 takes its place. It is faster where the processor
 # has instructions for it and many times slower where it has none: noise decides nothing.
 SLOWER = 2.0
+
+
+def usable_cores() -> int:
+    """How many of the machine's cores this process may use, where the system tells (`taskset`, containers
+    bound to some); else all of them.
+
+    Example:
+        >>> usable_cores() >= 1
+        True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What makes training on a processor quick: memory that is kept, and a precision that it is good at."""
+"""The processor: cores that may be used, memory that is kept, a precision that it is good at."""
 
 import os
 import subprocess
@@ -8,6 +8,12 @@ import pytest
 
 from haim_tf import processor
 
+BOUND = """
+import os
+from haim_tf import processor
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+print(processor.usable_cores())
+"""
 PAGE_FAULTS = """
 import resource, sys
 import numpy as np
@@ -19,6 +25,13 @@ for _ in range(10):
     np.ones(2**23)  # 64 MiB, which would be 16,384 pages each time.
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 50_000)
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="nothing binds processes to cores")
+def test_cores_are_those_that_the_process_may_use():
+    assert processor.usable_cores() == len(os.sched_getaffinity(0))
+    out = subprocess.run([sys.executable, "-c", BOUND], capture_output=True, text=True)
+    assert out.stdout.strip() == "1", out.stderr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from haim_tf import startup
+from haim_tf.processor import usable_cores
 from haim_tf.version import __version__
 
 # What programs are made by.
@@ -68,8 +69,7 @@ def _sources():
 @functools.cache
 def processor() -> list[Any]:
     """What tells processors apart that do not run the same code, and how many of its cores are ours."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = [platform.machine(), cores]
+    found = [platform.machine(), usable_cores()]
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from keras import ops
 
 from haim_tf.backend import has_accelerator, in_a_graph, is_tensorflow
 from haim_tf.layers.types import Tensor
+from haim_tf.processor import usable_cores
 from haim_tf.programs import Programs
 from haim_tf.sampling import noise as host
 from haim_tf.sampling.raster import walk
@@ -246,7 +246,7 @@ def part_size(count: int, shape: tuple[int, int]) -> int:
         while size < count:
             size *= 2
         return size
-    if count > some and count >= FILLED * many * _threads():
+    if count > some and count >= FILLED * many * usable_cores():
         size = many
     most = max(one, POSITIONS_AT_ONCE // math.prod(shape))
     return max(fitting for fitting in PART_SIZES if fitting <= min(size, most))
@@ -276,13 +276,9 @@ def in_parts(
     if len(parts) == 1:
         results = [arrays(parts[0])]
     else:
-        with concurrent.futures.ThreadPoolExecutor(min(len(parts), _threads())) as pool:
+        with concurrent.futures.ThreadPoolExecutor(min(len(parts), usable_cores())) as pool:
             results = list(pool.map(arrays, parts))
     return [None if x[0] is None else np.concatenate(x)[:count] for x in zip(*results, strict=True)]
-
-
-def _threads():
-    return os.cpu_count() or 1
 
 
 def draw_noise(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:

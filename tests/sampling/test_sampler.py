@@ -119,9 +119,9 @@ from haim_tf.sampling import sampler, seed_pairs
 model = haim_tf.load("plant_village128")
 codes = np.random.default_rng(0).integers(0, 128, (64, 32, 32))
 draw = lambda: model.sampler(0)(seed_pairs(0, 64), 1.0, 1.0, codes=codes)[0]
-sampler._threads = lambda: 2
+sampler.usable_cores = lambda: 2
 at_once = draw()
-sampler._threads = lambda: 1
+sampler.usable_cores = lambda: 1
 np.testing.assert_array_equal(at_once, draw())
 """
 
@@ -142,7 +142,7 @@ def test_a_batch_cut_into_parts_is_the_whole(samplers, monkeypatch, num):
     monkeypatch.setattr("haim_tf.sampling.sampler.PART_SIZES", (1, 20, 20))
     grid, log_prob = sampler(seeds, **settings, log_prob=True)
     for threads in (1, 2):
-        monkeypatch.setattr("haim_tf.sampling.sampler._threads", lambda threads=threads: threads)
+        monkeypatch.setattr("haim_tf.sampling.sampler.usable_cores", lambda threads=threads: threads)
         monkeypatch.setattr("haim_tf.sampling.sampler.PART_SIZES", (1, 3, 5))
         cut_grid, cut_log_prob = sampler(seeds, **settings, log_prob=True)
         np.testing.assert_array_equal(cut_grid, grid)
@@ -151,11 +151,11 @@ def test_a_batch_cut_into_parts_is_the_whole(samplers, monkeypatch, num):
 
 def test_few_sizes_serve_all_numbers(monkeypatch):
     monkeypatch.setattr("haim_tf.sampling.sampler.has_accelerator", lambda: False)
-    monkeypatch.setattr("haim_tf.sampling.sampler._threads", lambda: 2)
+    monkeypatch.setattr("haim_tf.sampling.sampler.usable_cores", lambda: 2)
     sizes = {count: part_size(count, (4, 4)) for count in range(1, 200)}
     assert sizes[1] == 1 and {sizes[count] for count in range(2, 9)} == {8}
     assert sizes[16] == sizes[32] == 8 and sizes[48] == sizes[64] == sizes[199] == 32
-    monkeypatch.setattr("haim_tf.sampling.sampler._threads", lambda: 16)
+    monkeypatch.setattr("haim_tf.sampling.sampler.usable_cores", lambda: 16)
     assert part_size(64, (4, 4)) == 8 and part_size(1000, (4, 4)) == part_size(1000, (64, 64)) == 32
     # Neither threads nor memory are for so many large grids at once.
     assert [part_size(1000, (side, side)) for side in (128, 180, 256, 512)] == [8, 8, 1, 1]
