@@ -59,7 +59,7 @@ flags.DEFINE_string("output", None, "JSON file for the figures, a new one.", req
 def main(argv):
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}; everything is a flag, see --help")
-    from measuring import of_classes
+    from measuring import check_apart, of_classes
 
     from haim_tf import data, evaluation, files, presets
     from haim_tf.class_names import relabelled
@@ -80,8 +80,7 @@ def main(argv):
         )
     )
     for held_out, flag in ((val, "--val_data"), (scored, "--score_data")):
-        if len(held_out) == len(train) and np.array_equal(held_out.images[:100], train.images[:100]):
-            raise ValueError(f"training images and those of {flag} are the same: name others")
+        check_apart(train, held_out, flag)
     for images in (train, val, scored):
         if images.labels is None:
             raise ValueError(f"{images.name} must have labels: the score is of classifiers that learn them")

@@ -93,6 +93,8 @@ def claim(output, settings):
 
 
 def run_all(output, settings):
+    from measuring import check_apart
+
     from haim_tf import data
 
     shape = tuple(settings["image_shape"])
@@ -100,6 +102,8 @@ def run_all(output, settings):
     train, val, scored = (data.load(FLAGS.data, split, image_shape=shape) for split in splits)
     if any(images.labels is None for images in (train, val, scored)):
         raise ValueError(f"{FLAGS.data} has no labels: probes and scores need them")
+    for held_out, split in ((val, "val"), (scored, settings["score_split"])):
+        check_apart(train, held_out, f"split {split}")
     val, scored = (first_images(images, settings["eval_images"]) for images in (val, scored))
     judge = make_judge(output, settings, train, val, scored)
     for seed in settings["seeds"]:

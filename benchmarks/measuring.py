@@ -142,6 +142,12 @@ def of_classes(images, classes):
     return data.ImageData(images.images[rows], labels, name=images.name)
 
 
+def check_apart(train, held_out, what):
+    """A ValueError where training images and others are the same, as those of a source without splits are."""
+    if len(held_out) == len(train) and np.array_equal(held_out.images[:100], train.images[:100]):
+        raise ValueError(f"training images and those of {what} are the same: name others")
+
+
 def seconds(function):
     start = time.perf_counter()
     function()

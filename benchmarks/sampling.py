@@ -34,7 +34,7 @@ SAMPLES = 16
 flags.DEFINE_multi_enum("parts", PARTS, PARTS, "What to measure.")
 flags.DEFINE_list("networks", ["pixels64", "codes16", "prior16"], "Networks of benchmarks/measuring.py.")
 flags.DEFINE_list("models", ["fashion_mnist28", "imagenet64"], "Zoo models, of the parts models and start.")
-flags.DEFINE_list("batch_sizes", ["1", "16", "64"], "Batch sizes.")
+flags.DEFINE_list("batch_sizes", ["1", "16", "64"], "Batch sizes, of the part cost.")
 flags.DEFINE_integer("repeats", 5, "Runs whose median is taken.", lower_bound=1)
 flags.DEFINE_integer("naive_rows", 2, "Rows of the naive sampler that are run.", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file for the figures, a new one.")

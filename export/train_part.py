@@ -12,9 +12,9 @@ of its own. Batches, losses, clipping, optimizer and averages are those of `haim
     python export/train_part.py --config=RECIPE --data=DATA --codes=codes.npz \
         --join=stage_2.npz,stage_3.npz,stage_4.npz --output=RUN
 
-The last makes a finished run of them, as `haim_tf train` leaves it. With --seconds a stage that would take
-longer ends by then, its learning rate brought down along the time; the run's recipe.json has the steps that
-were made.
+The last makes a finished run of them: checkpoint, log and preset, no pictures. With --seconds a stage that
+would take longer ends by then, its learning rate brought down along the time; the run's recipe.json has the
+steps that were made.
 """
 
 import os

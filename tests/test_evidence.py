@@ -89,6 +89,18 @@ def test_smoke_mode_measures_resumes_and_writes_the_page(
         script(*command, f"--set={json.dumps({**told, 'probe_steps': 3})}", "--arms=no_codes")
 
 
+def test_images_without_splits_are_refused(script, tmp_path):
+    """All of them would be trained on and scored."""
+    np.savez(tmp_path / "data.npz", images=np.zeros((6, 8, 8, 3), "uint8"), labels=np.arange(6) % 3)
+    with pytest.raises(ValueError, match=r"training images and those of split val are the same"):
+        script(
+            ROOT / "benchmarks/evidence.py",
+            "--smoke",
+            f"--data={tmp_path}/data.npz",
+            f"--output={tmp_path}/out",
+        )
+
+
 @pytest.fixture
 def evidence(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")

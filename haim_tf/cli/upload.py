@@ -13,7 +13,8 @@ flags.DEFINE_bool("private", False, "A new repository is only for those whom you
 flags.DEFINE_string(
     "license",
     None,
-    "Of the weights, as the hub calls it (apache-2.0, cc-by-nc-4.0); by default the card tells the terms.",
+    "Of the weights, as the hub calls it (apache-2.0, cc-by-nc-4.0); by default that of its metadata, or "
+    "else the card tells the terms.",
 )
 
 

@@ -53,7 +53,7 @@ def evaluate(
               the main decoder relies on the codes;
             - `error_auxiliary`, `error_main`: mean squared error, in units of -1..1, of the images that the
               auxiliary decoders make of this level's codes (`None` for codes without), and of those sampled
-              from the main decoders (temperature and top_p 1; `num_reconstructions` of the images).
+              from the main decoders (temperature, top_p and guidance 1; `num_reconstructions` of the images).
 
     Raises:
         ValueError: more images asked for than there are; images or labels that do not fit the model; weights,

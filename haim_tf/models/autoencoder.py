@@ -35,12 +35,12 @@ class DiscreteAutoencoder(keras.Model):
         channels: `C` of the pixels in -1..1 that it encodes (level 1), or `None`.
         lower_codebook_size: codebook size of the codes that it encodes (levels above 1), or `None`.
         commitment: weight of the commitment loss.
-        decay, revive_below: of the codebook's moving averages, see `VectorQuantizer`.
         auxiliary: the auxiliary decoder, a dict: its `kind`, `"feed_forward"` (the default),
             `"masked_self_prediction"` or another name of `networks.AUXILIARY_DECODERS`, and its further
             arguments (`window`, `bins`, `positions`, ...). The kind `"end_to_end"` is no model of the paper
             but what it argues against, for comparison: there is no auxiliary decoder, and inside a
             `HierarchicalModel` the level's main decoder, reading the code vectors, trains the codes.
+        decay, revive_below: of the codebook's moving averages, see `VectorQuantizer`.
 
     Shapes: input float `(B, H, W, C)` or int `(B, H, W)`; codes int32 `(B, h, w)`.
 
@@ -66,9 +66,9 @@ class DiscreteAutoencoder(keras.Model):
         channels: int | None = None,
         lower_codebook_size: int | None = None,
         commitment: float = 0.25,
+        auxiliary: dict[str, Any] | None = None,
         decay: float = 0.99,
         revive_below: float = 0.1,
-        auxiliary: dict[str, Any] | None = None,
         **kwargs: Any,
     ):
         inputs.check_settings()

@@ -32,9 +32,9 @@ class Generation:
         seed: int | np.ndarray = 0,
         temperature: float | Sequence[float] | None = None,
         top_p: float | Sequence[float] | None = None,
-        guidance: float | None = None,
         batch_size: int = 64,
         verbose: bool | None = None,
+        guidance: float | None = None,
     ) -> np.ndarray:
         """Samples images: top codes from the prior, then down through the main decoders.
 
@@ -47,12 +47,12 @@ class Generation:
             temperature: 1 samples the model's distribution, lower ones sharpen it; one value, or one per
                 level (finest first) and one for the prior. `None`: the model's own `sampling_defaults`.
             top_p: mass of the nucleus to sample from, in (0, 1]; one value or several, or `None`, as above.
-            guidance: how far networks are moved towards the label (classifier-free guidance, Ho and Salimans
-                2022): 1 samples the model's distribution, more sharpens what belongs to the label, 0 leaves
-                the label out. `None` as above. Only where the prior, or a main decoder over codes, was
-                trained with labels left out (`label_dropout`); these then run twice.
             batch_size: how many images are sampled at once.
             verbose: whether to show a progress bar; `None`: when there is more than one batch.
+            guidance: how far networks are moved towards the label (classifier-free guidance, Ho and Salimans
+                2022): 1 samples the model's distribution, more sharpens what belongs to the label, 0 leaves
+                the label out. `None`: the model's own. Only where the prior, or a main decoder over codes,
+                was trained with labels left out (`label_dropout`); these then run twice.
 
         Returns:
             uint8 `(num, H, W, C)`.

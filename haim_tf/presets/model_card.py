@@ -135,6 +135,8 @@ def _architecture(config, metadata):
         rows.append([f"level {i}", f"{h}x{w}", str(K), capacity, f"{autoencoder:,}", f"{decoder:,}"])
     rows.append(["prior", "", "", "", "", f"{by_part['prior']:,}"])
     notes = ["The capacity of a level is h w log2(K); the last two columns count parameters."]
+    if teachers := sum(count for part, count in by_part.items() if part.startswith("teacher")):
+        notes.append(f"{teachers:,} more are of the teacher, which only the training of codes needs.")
     told = [str(i) for i, level in enumerate(config["levels"], start=1) if level["decoder"].get("labels")]
     if told:
         notes.append(f"Told the label: the prior and the main decoder of level {', '.join(told)}.")
@@ -165,7 +167,7 @@ def _evaluation(report):
         "",
         *_table(rows),
         "",
-        "Bits/dim are upper bounds; errors are squared, of pixels in -1..1.",
+        "Bits/dim are upper bounds; errors are squared, of pixels in -1..1 (main decoders: plain samples).",
     ]
 
 

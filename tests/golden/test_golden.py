@@ -1,5 +1,6 @@
 """The same answers as ever: of every zoo model, and of files that version 0.1.0 wrote (see make.py)."""
 
+import inspect
 import os
 import pathlib
 import shutil
@@ -98,3 +99,21 @@ def test_a_picture_compressed_by_0_1_0_is_decoded(earlier, tmp_path):
     assert done.returncode == 0, done.stderr
     with PIL.Image.open(tmp_path / "picture.png") as image:
         np.testing.assert_array_equal(image, earlier["images"][0])
+
+
+@pytest.mark.parametrize(
+    "function, names",
+    [
+        (haim_tf.load, "name_or_folder weights num_classes"),
+        (haim_tf.HierarchicalModel.sample, "self num labels seed temperature top_p batch_size verbose"),
+        (haim_tf.HierarchicalModel.decode, "self codes level seed temperature top_p batch_size verbose"),
+        (haim_tf.HierarchicalModel.reconstruct, "self images level decoder seed"),
+        (
+            haim_tf.models.DiscreteAutoencoder,
+            "downsampling codebook_size code_dim width blocks channels "
+            "lower_codebook_size commitment auxiliary",
+        ),
+    ],
+)
+def test_arguments_by_position_are_those_of_0_1_0(function, names):
+    assert " ".join(inspect.signature(function).parameters).startswith(names)
