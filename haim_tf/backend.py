@@ -11,6 +11,9 @@ from typing import Any
 import keras
 from keras import ops
 
+# The setting before each of the threads that are in `unoptimized` came in.
+_UNOPTIMIZED, _BEFORE = threading.Lock(), []
+
 
 def is_tensorflow() -> bool:
     """Whether Keras runs on TensorFlow."""
@@ -54,18 +57,46 @@ def has_accelerator() -> bool:
 @contextlib.contextmanager
 def unoptimized() -> Iterator[None]:
     """Inside, JAX compiles programs quickly instead of making them quick: those of initial values run once,
-    and take a second or two each to optimize."""
+    and take a second or two each to optimize. The setting is the process's: the last of the threads that are
+    inside at once sets it back."""
     if keras.backend.backend() != "jax":
         yield
         return
     import jax
 
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    with _UNOPTIMIZED:
+        _BEFORE.append(jax.config.read("jax_disable_most_optimizations"))
+        jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+        with _UNOPTIMIZED:
+            before = _BEFORE.pop()
+            if not _BEFORE:  # What the first one found.
+                jax.config.update("jax_disable_most_optimizations", before)
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Inside, JAX computes products of float32 in float32 on every device, where GPUs and TPUs would round
+    their factors (to TF32 or bfloat16). For TensorFlow that is a setting of the process, see
+    `forbid_tensor_float_32`."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+def forbid_tensor_float_32() -> None:
+    """Has TensorFlow, for the whole process, compute products of float32 in float32 on GPUs, which would
+    round their factors to TF32."""
+    if is_tensorflow() and has_accelerator():
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def compiled(function: Callable, layer: keras.Layer) -> Callable:

@@ -128,7 +128,10 @@ def check_per_level(name: str, value: Any, count: int, low: float, high: float) 
     import numpy as np  # `haim_tf list` needs none of it.
 
     try:
-        values = np.broadcast_to(np.asarray(value, "float64"), count)
+        given = np.asarray(value)
+        if given.dtype.kind not in "iuf":  # What a text or a bool would become is not what was meant.
+            raise TypeError
+        values = np.broadcast_to(given.astype("float64"), count)
     except (TypeError, ValueError):
         raise ValueError(
             f"{name} must be one number or {count} (one per level, finest first, then the prior), "

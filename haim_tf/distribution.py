@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from haim_tf.checks import check_per_level
+from haim_tf.checks import check_per_level, require_int
 from haim_tf.class_names import Labels, labels_of
 from haim_tf.models import HierarchicalModel, inputs
+from haim_tf.sampling import at_most
 
 # Samples of one compiled program: whatever number is asked for is drawn in chunks of at most this many.
 _CHUNK = 64
@@ -116,9 +117,7 @@ class _ModelDistribution(tfp.distributions.Distribution):
             given = None if labels is None else tf.gather(labels, rows)
             return self._log_prob_given(tf.gather(flat, rows), given)
 
-        found = tf.map_fn(
-            log_prob, rows, fn_output_signature=tf.TensorSpec((_CHUNK,), "float32"), parallel_iterations=1
-        )
+        found = _one_by_one(log_prob, rows, tf.TensorSpec((_CHUNK,), "float32"))
         return tf.reshape(found, [-1])[:count]
 
     def _sample_n(self, n, seed=None):
@@ -127,6 +126,7 @@ class _ModelDistribution(tfp.distributions.Distribution):
         static = tf.get_static_value(total)
         # Powers of two, so that other numbers of samples seldom need another program.
         size = _CHUNK if static is None else min(_CHUNK, 1 << max(int(static) - 1, 0).bit_length())
+        size = at_most(size, self._shape[:2])
         count = -(-total // size)
         seeds = self._seed_pairs(seed, count * size)
         if self.labels is not None:
@@ -141,14 +141,17 @@ class _ModelDistribution(tfp.distributions.Distribution):
             return self._draw(seeds, labels if self.model.num_classes else None)
 
         chunks = (tf.reshape(seeds, [count, size, 2]), tf.reshape(labels, [count, size]))
-        samples = tf.map_fn(draw, chunks, fn_output_signature=tf.TensorSpec((size, *self._shape), "int32"))
+        samples = _one_by_one(draw, chunks, tf.TensorSpec((size, *self._shape), "int32"))
         samples = tf.reshape(samples, [-1, *self._shape])[:total]
         shape = tf.concat([[n], self._batch_shape_tensor(), self._event_shape_tensor()], 0)
         return tf.cast(tf.reshape(samples, shape), self.dtype)
 
     def _seed_pairs(self, seed, count):
         """One pair per example: (s, i) for an int s as `model.sample` has it, else split from TFP's seed."""
+        if isinstance(seed, np.ndarray) and seed.ndim == 0:
+            seed = seed[()]
         if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
+            seed = require_int("seed", seed, low=-(2**31), high=2**31 - 1)
             return tf.stack([tf.fill([count], tf.constant(seed, "int32")), tf.range(count)], 1)
         seed = tfp.random.sanitize_seed(seed)
         return tf.random.stateless_uniform([count, 2], seed, minval=None, maxval=None, dtype="int32")
@@ -298,6 +301,12 @@ def _check_type(value):
     dtype = getattr(value, "dtype", None)
     if dtype is not None and not (tf.as_dtype(dtype).is_integer or tf.as_dtype(dtype).is_floating):
         raise ValueError(f"value must be of ints or floats, got dtype {tf.as_dtype(dtype).name}")
+
+
+def _one_by_one(function, elements, signature):
+    """`tf.map_fn`, one chunk after the other: several at once would want the memory of all."""
+    function = tf.autograph.experimental.do_not_convert(function)  # There is nothing to convert in a model.
+    return tf.map_fn(function, elements, fn_output_signature=signature, parallel_iterations=1)
 
 
 def _mean_over_labels(log_probs):

@@ -86,6 +86,9 @@ def test_sampling_is_completed():
     [
         ({"top_k": 3}, "a dict with keys among temperature, top_p, guidance"),
         ({"temperature": [1, 1, 1]}, "temperature must be one number or 2"),
+        ({"temperature": "0.9"}, "temperature must be one number or 2"),
+        ({"top_p": ["1", "0.5"]}, "top_p must be one number or 2"),
+        ({"guidance": True}, "guidance must be one number"),
         ({"top_p": 0}, "top_p must lie in"),
         ({"guidance": 2}, "guidance must be 1 for this model"),
     ],

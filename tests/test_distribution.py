@@ -264,6 +264,36 @@ def test_accepts_and_refuses_the_images_that_the_model_does(model):
     assert (prior.log_prob(np.array([[[0, 4], [1, 1]], [[0, -1], [1, 1]]])).numpy() == -np.inf).all()
 
 
+def test_samples_are_drawn_in_parts_as_the_model_has_them(model, monkeypatch):
+    monkeypatch.setattr("haim_tf.sampling.sampler.POSITIONS_AT_ONCE", 8 * 4 * 4)
+    distribution, at_once = model.as_distribution(2), []
+    given = distribution._draw
+
+    def spy(seeds, labels):
+        at_once.append(seeds.shape[0])
+        return given(seeds, labels)
+
+    monkeypatch.setattr(distribution, "_draw", spy)
+    images = distribution.sample(20, seed=0)
+    assert set(at_once) == {8}
+    np.testing.assert_array_equal(images, model.sample(20, 2, seed=0))
+    graph = tf.function(lambda: distribution.sample(20, seed=0)).get_concrete_function().graph
+    (loop,) = [op for op in graph.get_operations() if "While" in op.type]
+    assert loop.get_attr("parallel_iterations") == 1
+
+
+def test_drawing_says_nothing_of_its_own(model, caplog):
+    with caplog.at_level("WARNING", logger="tensorflow"):
+        model.prior_distribution(2).sample(1, seed=0)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("seed", [2**31, -(2**31) - 1, np.array(2**40)])
+def test_seeds_that_the_model_refuses(model, seed):
+    with pytest.raises(ValueError, match="seed must be an integer in"):
+        model.prior_distribution(2).sample(1, seed=seed)
+
+
 def test_many_images_are_taken_in_parts(model, images, monkeypatch):
     many = np.resize(images, (70, *SHAPE)).astype("float32")
     expected = model.log_prob(many, 2)

@@ -17,7 +17,7 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 import haim_tf
-from haim_tf import saved_model
+from haim_tf import sampling, saved_model
 from haim_tf.sampling import seed_pairs
 from haim_tf.saved_model.pictures import decode_image
 
@@ -419,11 +419,39 @@ def test_a_flat_unconditional_model_without_xla(tmp_path, caplog):
     assert not found["image"].numpy().any()
 
 
+def test_large_grids_go_through_in_smaller_pieces(monkeypatch):
+    """As `model.sample` has them: the two programs of a server would otherwise give wrong pixels."""
+    drawn = []
+
+    def spy(network, noise, **inputs):
+        drawn.append(noise.shape[:2])
+        return sampling.sample_grid(network, noise, **inputs)
+
+    monkeypatch.setattr("haim_tf.saved_model.program.sample_grid", spy)
+    monkeypatch.setattr("haim_tf.sampling.sampler.POSITIONS_AT_ONCE", 8 * 8 * 8)
+    network = {"width": 4, "blocks": 1}
+    level = {
+        "downsampling": 4,
+        "codebook_size": 4,
+        "code_dim": 2,
+        "width": 4,
+        "blocks": 1,
+        "decoder": network,
+    }
+    model = haim_tf.HierarchicalModel((8, 8, 1), [level], network, mixtures=1)
+    program = saved_model.Program(model, "float32", [2, 32], xla=False)
+    seeds, ones = tf.constant(seed_pairs(0, 9)), tf.ones(9)
+    found = program.sample(seed=seeds, temperature=ones, top_p=ones)["image"]
+    assert {(size, side) for size, side in drawn} == {(8, 8), (32, 2)}  # Parts, and sides of their grids.
+    np.testing.assert_array_equal(found, model.sample(9, seed=0))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
         ({"batch_sizes": []}, "batch_sizes must be positive ints"),
+        ({"batch_sizes": 8}, "batch_sizes must be positive ints, got 8"),
         ({"batch_sizes": [0, 1]}, "batch_sizes must be an integer of at least 1, got 0"),
         ({"folder": "file/exports"}, "folder must be a folder, or a new one"),
     ],

@@ -31,7 +31,8 @@ def contents(folder, version):
 
 
 def limit_threads(threads, parallel=None):
-    """Lets tensorflow use so many threads an operation, and run so many batches side by side.
+    """Lets tensorflow use so many threads an operation, and run so many batches side by side. Products of
+    GPUs are those of float32, by which codes are what they are elsewhere.
 
     To be called before it does anything. Returns `parallel`; by default it is `threads`, for a sampling loop
     keeps one core busy, hardly two, but 1 where there is a GPU.
@@ -39,6 +40,7 @@ def limit_threads(threads, parallel=None):
     import tensorflow as tf
 
     parallel = parallel or (1 if tf.config.list_physical_devices("GPU") else threads)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(parallel)
     return parallel

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from haim_tf.backend import exact_float32
 from haim_tf.checks import require_int, require_number, require_positive_integers
 from haim_tf.layers import collectives
 from haim_tf.layers.types import Shape, Tensor
@@ -177,7 +178,9 @@ class VectorQuantizer(keras.layers.Layer):
     def _nearest(self, flat):
         codebook = ops.convert_to_tensor(self.codebook)
         # Squared distances less the query's own square, which is the same for every code.
-        distances = ops.sum(ops.square(codebook), axis=-1) - 2 * ops.matmul(flat, ops.transpose(codebook))
+        with exact_float32():
+            products = ops.matmul(flat, ops.transpose(codebook))
+        distances = ops.sum(ops.square(codebook), axis=-1) - 2 * products
         return ops.cast(ops.argmin(distances, axis=-1), "int32")
 
     def _pick(self, flat, flat_codes):

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from haim_tf.backend import forbid_tensor_float_32
 from haim_tf.checks import require_number
 from haim_tf.layers.types import Shape, Tensor
 from haim_tf.layers.vector_quantizer import VectorQuantizer
@@ -25,7 +26,8 @@ class DiscreteAutoencoder(keras.Model):
     `fit(x)` train it by itself; inside a `HierarchicalModel` it is a part.
 
     NOTE: it always computes in float32. Half-precision distances change a few percent of the codes, and
-    everything above a level must see the same codes in training and in use.
+    everything above a level must see the same codes in training and in use. For the same reason making one
+    where a GPU computes turns TensorFlow's TF32 off for the whole process.
 
     Args:
         downsampling: how many times coarser the codes are, per axis.
@@ -72,6 +74,7 @@ class DiscreteAutoencoder(keras.Model):
         **kwargs: Any,
     ):
         inputs.check_settings()
+        forbid_tensor_float_32()
         super().__init__(**{**kwargs, "dtype": "float32"})
         commitment = require_number("commitment", commitment, low=0)
         if not isinstance(auxiliary, (Mapping, type(None))):

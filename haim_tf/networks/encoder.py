@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from haim_tf.backend import exact_float32
 from haim_tf.checks import require_int, require_positive_integers
 from haim_tf.layers.residual import ResidualStack
 from haim_tf.layers.types import Shape, Tensor
@@ -101,6 +102,10 @@ class Encoder(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         self._check(inputs)
+        with exact_float32():  # Where it computes in float32, codes are the same on every device.
+            return self._queries(inputs)
+
+    def _queries(self, inputs):
         hidden = self.embedding(inputs) if self.embedding else inputs
         first, *others = self.downsampling_convs
         hidden = first(hidden)

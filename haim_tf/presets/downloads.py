@@ -5,11 +5,14 @@ set to anything but 0 forbids downloads.
 """
 
 import os
+import re
 from pathlib import Path
 
+from haim_tf import progress
 from haim_tf.files import home
 
 RETRIES = 3
+SCHEMES = "https://", "http://", "ftp://"
 
 
 def offline() -> bool:
@@ -18,8 +21,17 @@ def offline() -> bool:
 
 
 def kept_path(name: str, sha256: str) -> Path:
-    """Where the weights of a preset of this name are, or will be, kept. The checksum sets versions apart."""
-    return home() / f"{name}-{sha256[:16]}.weights.h5"
+    """Where the weights of a preset of this name are, or will be, kept. The checksum sets versions apart.
+
+    Both may be a stranger's: whatever they are, it is a file in that folder.
+
+    Raises:
+        ValueError: `sha256` is no checksum.
+    """
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"the sha256 of {name} must be 64 hexadecimal digits, got {sha256!r:.80}")
+    plain = re.sub(r"[^\w.-]", "_", name)
+    return home() / f"{plain}-{sha256[:16]}.weights.h5"
 
 
 def fetch(name: str, url: str, sha256: str) -> Path:
@@ -38,8 +50,10 @@ def fetch(name: str, url: str, sha256: str) -> Path:
 
     Raises:
         FileNotFoundError: offline, or the server does not give the file.
-        ValueError: what it gives has another checksum.
+        ValueError: what it gives has another checksum; `url` or `sha256` is something else.
     """
+    if not url.startswith(SCHEMES):
+        raise ValueError(f"the weights_url of {name} must be one of {', '.join(SCHEMES)}, got {url!r:.200}")
     path = kept_path(name, sha256)
     if path.is_file():
         return path
@@ -59,7 +73,7 @@ def fetch(name: str, url: str, sha256: str) -> Path:
         retry_if_failed=RETRIES,
     )
     try:
-        return Path(downloads.fetch(path.name, progressbar=True))
+        return Path(downloads.fetch(path.name, progressbar=progress.is_terminal()))
     except (requests.RequestException, OSError) as error:
         raise FileNotFoundError(f"cannot download the weights of {name} from {url}: {error}") from error
     except ValueError as error:

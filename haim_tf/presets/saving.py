@@ -20,7 +20,6 @@ from haim_tf.presets.folder import (
     WEIGHTS,
     check_metadata,
     read,
-    sampling_of,
 )
 from haim_tf.presets.model_card import model_card
 from haim_tf.version import __version__
@@ -144,7 +143,6 @@ def _prepared(model, folder, metadata, precision, overwrite):
     if metadata["class_names"] is not None:
         metadata["class_names"] = _class_names(metadata["class_names"], model.num_classes)
     check_metadata(folder, model.arguments, metadata)
-    sampling_of(folder, model, metadata)
     _texts(model.arguments, type(model).__name__, {**metadata, "sha256": None})
     return folder, metadata
 

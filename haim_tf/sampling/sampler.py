@@ -248,8 +248,20 @@ def part_size(count: int, shape: tuple[int, int]) -> int:
         return size
     if count > some and count >= FILLED * many * usable_cores():
         size = many
-    most = max(one, POSITIONS_AT_ONCE // math.prod(shape))
-    return max(fitting for fitting in PART_SIZES if fitting <= min(size, most))
+    return at_most(size, shape)
+
+
+def at_most(size: int, shape: tuple[int, int]) -> int:
+    """`size`, or how many grids of a shape are sampled at once where so many are too large for a CPU.
+
+    Example:
+        >>> at_most(32, (8, 8))
+        32
+    """
+    most = max(1, POSITIONS_AT_ONCE // math.prod(shape))
+    if has_accelerator() or size <= most:
+        return size
+    return max(fitting for fitting in PART_SIZES if fitting <= most)
 
 
 def in_parts(

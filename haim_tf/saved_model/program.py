@@ -11,7 +11,7 @@ from keras import ops
 from haim_tf.checks import SAMPLING
 from haim_tf.layers.types import Tensor
 from haim_tf.models import HierarchicalModel
-from haim_tf.sampling import draw_noise, sample_grid
+from haim_tf.sampling import at_most, draw_noise, sample_grid
 from haim_tf.saved_model.pictures import decode_image
 from haim_tf.version import __version__
 
@@ -40,7 +40,10 @@ class Program:
                     raise ValueError(f"{variable.path} does not fit {dtype}: say dtype='float32'")
                 value = tf.cast(value, "float32" if exact else dtype)
                 stored.append((variable, tf.Variable(value, trainable=False, name=variable.path)))
-        self._samplers = [self._sampler(network) for network in model.networks]
+        self._samplers = [
+            self._sampler(network, shape)
+            for network, shape in zip(model.networks, model.grid_shapes, strict=True)
+        ]
 
     def _reading(self, parts):
         """Inside, the layers of these parts read the exported weights."""
@@ -49,9 +52,13 @@ class Program:
         pairs = [pair for part in parts for pair in self.weights[part.name]]
         return keras.StatelessScope([(variable, tf.cast(x, variable.dtype)) for variable, x in pairs])
 
-    def _sampler(self, network):
-        """Grids `(B, ...)` from the inputs of `sample_grid`, for any number of examples."""
+    def _sampler(self, network, shape):
+        """Grids `(B, ...)` of a shape from the inputs of `sample_grid`, for any number of examples."""
         import tensorflow as tf
+
+        # Guided, each counts twice.
+        computed = (2 if network.takes_guidance else 1) * shape[0], shape[1]
+        sizes = [at_most(size, computed) for size in self.sizes]
 
         @tf.function(jit_compile=self.xla or None, autograph=False)
         def run(inputs):
@@ -73,7 +80,7 @@ class Program:
         def sample(inputs):
             count = tf.shape(inputs["noise"])[0]
             fitting = tf.searchsorted(self.sizes, count[None])[0]
-            branches = [lambda size=size: in_pieces(inputs, count, size) for size in self.sizes]
+            branches = [lambda size=size: in_pieces(inputs, count, size) for size in sizes]
             return tf.switch_case(tf.minimum(fitting, len(branches) - 1), branches)
 
         return sample

@@ -53,6 +53,52 @@ def test_a_model_encodes_scores_and_trains():
     assert model.bits_per_dim(images, labels).mean() < before["total"].mean()
 
 
+def test_codes_come_of_products_of_float32():
+    """GPUs and TPUs would round their factors."""
+    import jax
+    import numpy as np
+
+    from haim_tf.models import DiscreteAutoencoder
+
+    autoencoder = DiscreteAutoencoder(2, 8, code_dim=4, width=4, blocks=1, channels=1)
+    autoencoder.build((None, 8, 8, 1))
+    program = str(jax.make_jaxpr(autoencoder.encode)(np.zeros((1, 8, 8, 1), "float32")))
+    products = program.count("conv_general_dilated[") + program.count("dot_general[")
+    assert products >= 5 and program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
+
+
+def test_optimizations_are_back_when_all_threads_have_loaded(monkeypatch):
+    import threading
+
+    import jax
+
+    from haim_tf.backend import unoptimized
+
+    def setting():
+        return jax.config.read("jax_disable_most_optimizations")
+
+    before, entered = setting(), threading.Barrier(2)
+    left = threading.Event()
+
+    def first():
+        with unoptimized():
+            entered.wait()
+        left.set()
+
+    def second():
+        with unoptimized():
+            entered.wait()
+            left.wait()
+            assert setting()
+
+    threads = [threading.Thread(target=target) for target in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert setting() == before
+
+
 @pytest.mark.usefixtures("compiles_quickly")
 @pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch"])
 def test_what_fails_leaves_the_weights(method, monkeypatch):

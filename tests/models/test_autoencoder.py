@@ -129,3 +129,17 @@ def test_bad_arguments(arguments, named):
 def test_size_that_the_downsampling_does_not_divide():
     with pytest.raises(ValueError, match="divisible by the downsampling 4, got 6 x 8"):
         make(4, channels=3).encode(PIXELS)
+
+
+def test_gpus_compute_codes_in_float32(monkeypatch):
+    setting = tf.config.experimental
+    before = setting.tensor_float_32_execution_enabled()
+    try:
+        setting.enable_tensor_float_32_execution(True)
+        DiscreteAutoencoder(2, 8, code_dim=4, width=4, blocks=1, channels=1)
+        assert setting.tensor_float_32_execution_enabled()  # The processor knows no TF32.
+        monkeypatch.setattr("haim_tf.backend.has_accelerator", lambda: True)
+        DiscreteAutoencoder(2, 8, code_dim=4, width=4, blocks=1, channels=1)
+        assert not setting.tensor_float_32_execution_enabled()
+    finally:
+        setting.enable_tensor_float_32_execution(before)

@@ -125,6 +125,23 @@ def test_a_url_needs_a_checksum(preset):
         haim_tf.load(str(preset))
 
 
+def test_a_stranger_s_preset_writes_to_the_home_alone(preset, server, tmp_path):
+    change(preset, name="../../elsewhere/weights")
+    haim_tf.load(str(preset))
+    (kept,) = kept_files(tmp_path)
+    assert kept.startswith(".._.._elsewhere_weights-") and not (tmp_path / "elsewhere").exists()
+    change(preset, sha256="/../../elsewhere")
+    with pytest.raises(ValueError, match="sha256 of .* must be 64 hexadecimal digits"):
+        haim_tf.load(str(preset))
+
+
+@pytest.mark.parametrize("url", ["file:///tmp/model.weights.h5", "example.com/model.weights.h5"])
+def test_a_url_of_another_kind_is_not_called_damage(preset, url):
+    change(preset, weights_url=url)
+    with pytest.raises(ValueError, match="weights_url of debug must be one of https://, http://, ftp://"):
+        haim_tf.load(str(preset))
+
+
 def test_a_home_that_nobody_has_is_named(monkeypatch):
     monkeypatch.setenv("HAIM_TF_HOME", "~nobody-is-called-so/kept")
     with pytest.raises(ValueError, match="must be a path without ~, for there is no such home"):

@@ -453,6 +453,8 @@ def test_other_format_version(preset, version):
         ({"class_names": ["a", "b", None]}, r"must have 3 texts as class_names, got \['a', 'b', None\]"),
         ({"dataset": ["a"]}, r"must have an object as dataset, got \['a'\]"),
         ({"sampling": 3}, "must have an object as sampling, got 3"),
+        ({"sampling": {"temperature": "0.9"}}, "does not fit the model: temperature must be one number or"),
+        ({"sampling": {"guidance": 2}}, "does not fit the model: guidance must be 1"),
         ({"sha256": 7}, "must have a text as sha256, got 7"),
         ({"name": {}}, "must have a text as name, got {}"),
         ({"pictures": ["a.png"]}, r"must have an object as pictures, got \['a.png'\]"),
@@ -464,6 +466,13 @@ def test_metadata_of_other_kinds(preset, changes, message):
     edit_json(preset / "metadata.json", **changes)
     with pytest.raises(ValueError, match=f"metadata.json {message}"):
         presets.read(preset)
+
+
+def test_metadata_that_would_not_load_are_not_written(preset):
+    before = (preset / "metadata.json").read_bytes()
+    with pytest.raises(ValueError, match="does not fit the model: temperature must be one number or"):
+        presets.rewrite_metadata(preset, {"sampling": {"temperature": [1] * 7}})
+    assert (preset / "metadata.json").read_bytes() == before
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path):
