@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -96,14 +97,19 @@ def labels_of(labels: Labels, class_names: Sequence[str] | None) -> np.ndarray:
         given = np.asarray(labels, object)
     if given.dtype != object:
         return given
-    found = [_label_of(label, class_names) for label in given.ravel()]
+
+    @functools.cache  # A name may stand there many times.
+    def find(name):
+        return find_class(name.decode(errors="replace") if isinstance(name, bytes) else name, class_names)
+
+    found = [_label_of(label, find) for label in given.ravel()]
     return np.asarray(found).reshape(given.shape)
 
 
-def _label_of(label, class_names):
-    """One label, an int, from one or from a name, as str or bytes."""
+def _label_of(label, find):
+    """One label, an int, from one or from a name, str or bytes, that `find` knows."""
     if isinstance(label, (str, bytes)):
-        return find_class(label.decode(errors="replace") if isinstance(label, bytes) else label, class_names)
+        return find(label)
     if isinstance(label, (int, np.integer)) and not isinstance(label, bool):
         return int(label)
     raise ValueError(f"labels must be integers or names of classes, got {label!r:.60}")

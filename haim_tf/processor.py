@@ -60,8 +60,8 @@ def keep_freed_memory() -> bool:
 
 @functools.cache
 def quick_precision(precision: str) -> str:
-    """The precision to train in, where a recipe asks for one: itself, or float32 where this processor, under
-    TensorFlow, takes more than twice as long for a convolution and its gradient in it.
+    """The precision to train in, where a recipe asks for one: itself, or float32 where this processor cannot
+    compute in it or, under TensorFlow, takes more than twice as long for a convolution and its gradient.
 
     Args:
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
@@ -71,8 +71,10 @@ def quick_precision(precision: str) -> str:
         'float32'
     """
     dtype = precision.removeprefix("mixed_")
-    if dtype == "float32" or not is_tensorflow() or has_accelerator():
+    if dtype == "float32" or has_accelerator():
         return precision
+    if not is_tensorflow():  # JAX has no products of float16 on processors.
+        return "float32" if dtype == "float16" else precision
     return "float32" if _seconds(dtype) > SLOWER * _seconds("float32") else precision
 
 

@@ -126,3 +126,16 @@ def test_capitals_matter_where_nothing_else_differs():
     assert [find_class(name, names) for name in ("Apple", "apple", "PEAR")] == [0, 1, 2]
     with pytest.raises(ValueError, match="must be the name of one class"):
         find_class("APPLE", names)
+
+
+def test_a_name_that_stands_there_many_times_is_looked_for_once(monkeypatch):
+    asked = []
+
+    def find(name, class_names):
+        asked.append(name)
+        return find_class(name, class_names)
+
+    monkeypatch.setattr("haim_tf.class_names.find_class", find)
+    labels = np.array(["lion", "goldfish"] * 1000)
+    np.testing.assert_array_equal(labels_of(labels, NAMES), [1, 0] * 1000)
+    assert sorted(asked) == ["goldfish", "lion"]

@@ -72,3 +72,9 @@ def test_accelerators_compute_in_what_is_asked_for(monkeypatch):
 
 def test_convolutions_are_timed():
     assert 0 < processor._seconds("float32") < 10
+
+
+def test_without_tensorflow_there_is_no_float16_on_processors(monkeypatch):
+    monkeypatch.setattr(processor, "is_tensorflow", lambda: False)
+    assert processor.quick_precision.__wrapped__("mixed_float16") == "float32"
+    assert processor.quick_precision.__wrapped__("mixed_bfloat16") == "mixed_bfloat16"

@@ -107,10 +107,15 @@ class Inference:
         return ops.stack(parts, axis=1)
 
     def _auxiliary_losses(self, images):
-        """What each autoencoder's loss is on a batch, float32 `(B, L)`, a row like the other."""
+        """What each autoencoder's loss is on a batch, float32 `(B, L)`, a row like the other; NaN where it
+        has lost the teacher that knows it."""
         grid, losses = self.elements(images), []
         for level, autoencoder in enumerate(self.autoencoders, start=1):
-            outputs = autoencoder(self.autoencoder_input(grid, level))
+            source = self.autoencoder_input(grid, level)
+            if autoencoder.trains:
+                outputs = autoencoder(source)
+            else:
+                outputs = {"codes": autoencoder.encode(source), "loss": ops.full((), math.nan)}
             losses.append(outputs["loss"])
             grid = outputs["codes"]
         return ops.broadcast_to(ops.stack(losses)[None], (ops.shape(images)[0], self.num_levels))

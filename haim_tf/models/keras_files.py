@@ -48,7 +48,8 @@ class KerasFiles:
 
         Raises:
             FileNotFoundError: the folder of the file does not exist.
-            ValueError: it cannot be written, as where the disk is full; what was there before still is.
+            ValueError: it cannot be written, as where the disk is full; what was there before still is. A
+                file of Keras' old format, `.h5`.
 
         Example:
             >>> model = haim_tf.load("debug")
@@ -57,6 +58,10 @@ class KerasFiles:
             (16, 16, 3)
         """
         text, save = os.fspath(filepath), super().save
+        if str(text).endswith((".h5", ".hdf5")):  # An old format, which forgets what the classes are.
+            raise ValueError(
+                f"a model must be saved to a .keras file, or to a folder by save_to_preset, got {text!r}"
+            )
         whole = isinstance(text, str) and text.endswith(".keras") and "://" not in text
         if not whole or (not overwrite and os.path.exists(text)):  # Then Keras asks whether it may.
             save(filepath, overwrite=overwrite, **options)
@@ -89,3 +94,24 @@ class KerasFiles:
                 save(path, overwrite=overwrite, **options)  # Several files, or Keras asks whether it may.
             else:
                 files.write_by_path(path, lambda path: save(path, **options))
+
+    def load_weights(self, filepath: str | os.PathLike, **options: Any) -> None:
+        """`keras.Model.load_weights`; the weights are then no longer those of the preset that they came from.
+
+        Example:
+            >>> model = haim_tf.load("debug")
+            >>> model.save_weights("model.weights.h5")
+            >>> model.load_weights("model.weights.h5")
+        """
+        super().load_weights(filepath, **options)
+        self.fitted = True
+
+    def export(self, *arguments: Any, **options: Any) -> None:
+        """Not by Keras, whose export knows nothing of sampling: an error that says what there is.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "a HierarchicalModel is not exported by Keras: haim_tf.saved_model.export(model, folder) does it"
+        )

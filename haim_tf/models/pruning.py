@@ -32,22 +32,24 @@ def without_rare_codes(model: HierarchicalModel, images: np.ndarray, below: floa
     """
     if not 0 <= below < 1:
         raise ValueError(f"below must be in [0, 1), got {below!r}")
+    smaller = model
     for level in range(1, model.num_levels + 1):
         # Finest first: the codes of a level depend on those below it.
-        codes, size = model.encode(images)[level - 1], model.codebook_sizes[level - 1]
+        codes, size = smaller.encode(images)[level - 1], smaller.codebook_sizes[level - 1]
         counts = np.bincount(codes.ravel(), minlength=size)
         most_used = np.isin(np.arange(size), np.argsort(-counts, kind="stable")[:2])
         kept = np.flatnonzero((counts >= below * codes.size / size) | most_used)
         if len(kept) < size:
-            model = _keep(model, level, kept)
-    return model
+            smaller = _keep(smaller, level, kept)
+    return _keep(model) if smaller is model else smaller
 
 
-def _keep(model, level, kept):
-    """A copy with these codes, sorted indices, of one level alone."""
+def _keep(model, level=None, kept=()):
+    """A copy in float32; with these codes, sorted indices, of one level alone."""
     config = model.get_config()
-    levels = [dict(arguments) for arguments in config["levels"]]
-    size, levels[level - 1]["codebook_size"] = levels[level - 1]["codebook_size"], len(kept)
+    levels, size = [dict(arguments) for arguments in config["levels"]], None
+    if level is not None:
+        size, levels[level - 1]["codebook_size"] = levels[level - 1]["codebook_size"], len(kept)
     smaller = type(model).from_config({**config, "levels": levels, "dtype": "float32"})
     for ours, theirs in zip(smaller.weights, model.weights, strict=True):
         value = keras.ops.convert_to_numpy(theirs)

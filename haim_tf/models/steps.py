@@ -83,7 +83,8 @@ def jax_step(
 @contextlib.contextmanager
 def variables_kept(model: HierarchicalModel) -> Iterator[None]:
     """Keras' JAX trainer takes a model's variables away for its first step, and with them the weights where
-    that fails: here they come back."""
+    that fails: here they come back, and the failure is not that of Keras' own cleaning up. Averages that
+    became the weights are copied, for the next training gives the memory of either away."""
     if keras.backend.backend() != "jax":
         yield
         return
@@ -95,6 +96,10 @@ def variables_kept(model: HierarchicalModel) -> Iterator[None]:
     values = [variable._value for variable in variables]
     try:
         yield
+    except TypeError as error:
+        if isinstance(cause := error.__context__, Exception):
+            raise cause from None
+        raise
     finally:
         if getattr(model, "_jax_state", None) is not None:  # Of the steps that went well.
             model.jax_state_sync()
@@ -102,6 +107,10 @@ def variables_kept(model: HierarchicalModel) -> Iterator[None]:
         for variable, value in zip(variables, values, strict=True):
             if variable._value is None:
                 variable._value = value
+        weights = {id(variable._value) for variable in model.variables}
+        for variable in getattr(getattr(model, "optimizer", None), "variables", ()):
+            if id(variable._value) in weights:
+                variable._value = variable._value.copy()
 
 
 def several_jax_steps(model: HierarchicalModel) -> Callable[[State, Iterator], tuple[dict, State]]:

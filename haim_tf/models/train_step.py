@@ -19,6 +19,7 @@ from haim_tf.models import inputs, steps
 from haim_tf.models.losses import Losses
 from haim_tf.models.monitoring import Trackers, readied
 from haim_tf.models.parts import Parts
+from haim_tf.models.steps import variables_kept
 from haim_tf.models.warm_up import WarmUp
 from haim_tf.processor import keep_freed_memory
 
@@ -31,14 +32,24 @@ class PartwiseTraining(Losses, Parts):
     clipped part by part (`haim_tf.models.steps`) under TensorFlow and JAX; elsewhere Keras' own
     step takes the same sum of losses.
 
-    `fitted` tells whether `fit` has trained the model, `fitted_on` the name of the data, where it has one.
+    `fitted_on` is the name of the data that `fit` has trained the model on, where they have one.
 
     NOTE: only where a level is trained end to end, for comparison, does the gradient of its main decoder pass
     to its autoencoder, whose own loss is the commitment alone.
     """
 
-    fitted = False
     fitted_on = None
+    _fitted, _steps_before = False, None
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the model was trained by `fit`, be it one that is still under way, or has got weights from
+        a file."""
+        return self._fitted or self._fit_has_stepped()
+
+    @fitted.setter
+    def fitted(self, value: bool) -> None:
+        self._fitted = bool(value)
 
     def _prepare_training(self):
         self._clip_norm = None
@@ -97,9 +108,12 @@ class PartwiseTraining(Losses, Parts):
         self,
         x: Any = None,
         y: Any = None,
-        validation_data: Any = None,
-        callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
         verbose: int | str = "auto",
+        callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """`keras.Model.fit` on images, or images and labels.
@@ -112,9 +126,9 @@ class PartwiseTraining(Losses, Parts):
             x: images as an array (uint8, or float in 0..255; `(B, H, W, C)`), a pair (images, labels), or
                 a `tf.data.Dataset`, `PyDataset` or generator of such batches.
             y: labels, where x is an array.
-            validation_data: as `x`, or a pair (x, y).
             callbacks: Keras callbacks; those that monitor a loss or bits/dim need no `mode`.
-            verbose, **kwargs: to `keras.Model.fit`.
+            validation_data: as `x`, or a pair (x, y).
+            batch_size, epochs, verbose, validation_split, **kwargs: to `keras.Model.fit`.
 
         Raises:
             ValueError: images or labels of a wrong shape, dtype or range; labels missing or not wanted.
@@ -139,15 +153,27 @@ class PartwiseTraining(Losses, Parts):
             for sentence in self.left_behind(trained):
                 warnings.warn(sentence, stacklevel=2)
         options = {"callbacks": readied(callbacks, verbose), "verbose": verbose, **kwargs}
+        options |= {"validation_split": validation_split, "validation_data": validation_data}
         keep_freed_memory()
-        before = self._steps_taken()
+        before, self._steps_before = self.fitted_on, self._steps_taken()
+        self.fitted_on = before if data is None else data.name  # Also in what is saved meanwhile.
         try:
-            with inputs.value_errors(), steps.variables_kept(self):
-                return super().fit(x, y, validation_data=validation_data, **options)
+            with inputs.value_errors(), variables_kept(self):
+                return super().fit(x, y, batch_size, epochs, **options)
         finally:  # Interrupted or not: what was trained is trained.
-            with contextlib.suppress(RuntimeError, TypeError):  # JAX, interrupted, takes the state along.
-                if self._steps_taken() > before:
-                    self.fitted, self.fitted_on = True, data.name if data is not None else self.fitted_on
+            if self._fit_has_stepped():
+                self._fitted = True  # TensorFlow sets no attribute to what it is, as `fitted` is by now.
+            else:
+                self.fitted_on = before
+            self._steps_before = None
+
+    def _fit_has_stepped(self):
+        """Whether a `fit` is under way that has taken a step."""
+        if self._steps_before is None:
+            return False
+        with contextlib.suppress(RuntimeError, TypeError):  # JAX, interrupted, takes the state along.
+            return self._steps_taken() > self._steps_before
+        return False
 
     def _steps_taken(self):
         optimizer = getattr(self, "optimizer", None)
@@ -157,17 +183,20 @@ class PartwiseTraining(Losses, Parts):
         self,
         x: Any = None,
         y: Any = None,
-        callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+        batch_size: int | None = None,
         verbose: int | str = "auto",
+        sample_weight: None = None,
+        steps: int | None = None,
+        callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
         **kwargs: Any,
     ) -> Any:
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
-        _check_weights(kwargs)
-        _check_end(x, kwargs.get("steps"), "what is evaluated", "steps")
+        _check_weights({"sample_weight": sample_weight})
+        _check_end(x, steps, "what is evaluated", "steps")
         x, y = self._checked(x, y, ahead=True)
-        callbacks = readied(callbacks, verbose)
-        with inputs.value_errors(), steps.variables_kept(self):
-            return super().evaluate(x, y, callbacks=callbacks, verbose=verbose, **kwargs)
+        options = {"verbose": verbose, "steps": steps, "callbacks": readied(callbacks, verbose), **kwargs}
+        with inputs.value_errors(), variables_kept(self):
+            return super().evaluate(x, y, batch_size, **options)
 
     def predict(self, *arguments: Any, **kwargs: Any) -> Any:
         """Not for these models, which have several things to tell: an error that names them.
@@ -182,20 +211,20 @@ class PartwiseTraining(Losses, Parts):
 
     predict_on_batch = predict
 
-    def train_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
+    def train_on_batch(self, x: Any, y: Any = None, sample_weight: None = None, **kwargs: Any) -> Any:
         """`keras.Model.train_on_batch`, on images or images and labels."""
-        _check_weights(kwargs)
+        _check_weights({"sample_weight": sample_weight, **kwargs})
         arrays = self._checked_arrays(x, y)
-        with steps.variables_kept(self):
+        with variables_kept(self):
             found = super().train_on_batch(*arrays, **kwargs)
         self.fitted = True
         return found
 
-    def test_on_batch(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: None = None, **kwargs: Any) -> Any:
         """`keras.Model.test_on_batch`, on images or images and labels."""
-        _check_weights(kwargs)
+        _check_weights({"sample_weight": sample_weight, **kwargs})
         arrays = self._checked_arrays(x, y)
-        with steps.variables_kept(self):
+        with variables_kept(self):
             return super().test_on_batch(*arrays, **kwargs)
 
     def check_batches(self, batches: keras.utils.PyDataset) -> None:

@@ -39,7 +39,7 @@ def save_to_preset(
     """Writes a model as a preset folder: configuration, weights, metadata and a model card; all or nothing.
 
     Args:
-        model: a `HierarchicalModel`.
+        model: a `HierarchicalModel`; of a subclass it is what `load` makes again, a `HierarchicalModel`.
         folder: a new folder; the one above it must exist.
         metadata: a dict of what is to be known about the model, written to `metadata.json` and told in the
             model card. All keys are optional, other keys are kept:
@@ -86,7 +86,7 @@ def save_to_preset(
             if weights:
                 weights_file.write(model, unfinished / WEIGHTS, precision)
                 metadata["sha256"] = weights_file.sha256(unfinished / WEIGHTS)
-            for name, text in _texts(model.arguments, type(model).__name__, metadata).items():
+            for name, text in _texts(model.arguments, metadata).items():
                 (unfinished / name).write_bytes(text)
             _move(unfinished, folder)
         finally:
@@ -125,6 +125,10 @@ def _prepared(model, folder, metadata, precision, overwrite):
         raise ValueError(f"{folder} exists: name another folder, or say overwrite=True to replace a preset")
     files.check_folder_above(folder)
     by_part = {name: part.count_params() for name, part in model.parts.items()}
+    if model.count_params() != sum(by_part.values()):
+        raise ValueError(
+            f"a preset holds the parts of a {MODEL} alone: this {type(model).__name__} has further weights"
+        )
     metadata = {
         "name": named.name,
         **provenance(model),
@@ -143,14 +147,14 @@ def _prepared(model, folder, metadata, precision, overwrite):
     if metadata["class_names"] is not None:
         metadata["class_names"] = _class_names(metadata["class_names"], model.num_classes)
     check_metadata(folder, model.arguments, metadata)
-    _texts(model.arguments, type(model).__name__, {**metadata, "sha256": None})
+    _texts(model.arguments, {**metadata, "sha256": None})
     return folder, metadata
 
 
-def _texts(arguments, class_name, metadata):
+def _texts(arguments, metadata):
     """The content of a preset's JSON files and card, bytes by file name."""
     texts = {
-        CONFIG: _as_json(CONFIG, {"class_name": class_name, "config": arguments}),
+        CONFIG: _as_json(CONFIG, {"class_name": MODEL, "config": arguments}),
         METADATA: _as_json(METADATA, metadata),
     }
     try:
@@ -177,7 +181,7 @@ def rewrite_metadata(folder: str | os.PathLike, changes: dict[str, Any]) -> None
     folder = files.absolute(folder)
     arguments, metadata = read(folder)
     check_metadata(folder, arguments, {**metadata, **changes})
-    texts = _texts(arguments, MODEL, {**metadata, **changes})
+    texts = _texts(arguments, {**metadata, **changes})
     for name in (METADATA, CARD):
         files.write_file(folder / name, lambda file, text=texts[name]: file.write(text))
 

@@ -166,9 +166,11 @@ def restore(
     Raises:
         ValueError: the file does not fit the model; it names the first variable that differs.
     """
+    import keras
+
     count = _count(model) - (sum(map(_count, fresh)) if fresh_absent else 0)
     try:
-        model.load_weights(path, objects_to_skip=fresh)
+        keras.Model.load_weights(model, path, objects_to_skip=fresh)
         misfit = "" if len(_shapes(path)) == count else "it has other variables"
     except Exception as error:  # Keras and h5py raise errors of many types for a file that does not fit.
         misfit = str(error)

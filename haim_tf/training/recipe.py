@@ -238,11 +238,17 @@ def check_stages(recipe: Recipe, model: HierarchicalModel) -> None:
     """Everything about a recipe that its model can tell, before data is read.
 
     Raises:
-        ValueError: parts that the model does not have, crops where they cannot be, patience without held-out
-            images.
+        ValueError: parts that the model does not have, or that cannot learn; crops where they cannot be;
+            patience without held-out images.
     """
     for stage in recipe["stages"]:
         trained = model.parts_named(stage["train"] or model.parts)
+        if not trained & model.parts_that_learn:
+            raise ValueError(f"a stage must train parts that can learn, got {sorted(trained)}, which cannot")
+        for level, autoencoder in enumerate(model.autoencoders, start=1):
+            both = [f"autoencoder_{level}", f"decoder_{level}"]
+            if autoencoder.end_to_end and trained.intersection(both) == {both[0]}:
+                raise ValueError(f"a stage that trains codes end to end must train both of {both}")
         if not stage["crop"]:
             continue
         check_crop(model, trained, stage["crop"], stage)
@@ -259,14 +265,20 @@ def check_recipe(recipe: Recipe, model: HierarchicalModel, images: ImageData) ->
         images: the `ImageData` to train on.
 
     Raises:
-        ValueError: what `check_stages` finds, turns where they cannot be, labels or classes that do not fit,
-            too few images.
+        ValueError: what `check_stages` finds, turns where they cannot be, labels or classes that do not fit
+            the model or what it was fine-tuned from, too few images.
     """
     check_stages(recipe, model)
     if recipe["holdout"] and not 0 < recipe["holdout"] < len(images):
         raise ValueError(f"holdout must leave images to train on, got {recipe['holdout']} of {len(images)}")
     check_symmetries_and_balance(recipe["turns"], recipe["balance"], images)
     check_labels(model.num_classes, images)
+    known = (recipe.get("from") or {}).get("class_names")
+    if known and images.class_names and list(images.class_names) != list(known):
+        raise ValueError(
+            f"the recipe fine-tunes a model on the classes {', '.join(known[:8])}, but {images.name} has "
+            f"{', '.join(images.class_names[:8])}: begin such a run with fine_tune, or --from"
+        )
 
 
 def with_classes_of(recipe: Recipe, images: ImageData) -> Recipe:

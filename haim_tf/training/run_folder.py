@@ -154,7 +154,7 @@ class RunFolder:
             written = read_json(recipe_file)
             if not isinstance(written, dict):
                 raise ValueError(f"{recipe_file} is damaged, or of another program: name a new folder")
-            if {**known, **written} != recipe:
+            if _comparable({**known, **written}) != _comparable(recipe):
                 raise ValueError(f"{self.folder} holds the run of another recipe: name a new folder")
             before = read_json(data_file) if data_file.exists() else data
             if data and not isinstance(before, dict):
@@ -325,6 +325,13 @@ def check_run_folder(folder: str | os.PathLike) -> list[Path]:
     if others and not (folder / "recipe.json").exists():
         raise ValueError(f"{folder} exists and is not a training run: name a new folder")
     return unfinished
+
+
+def _comparable(recipe):
+    """A recipe without where its preset is, which may have moved, and how that is sampled."""
+    if not isinstance(recipe.get("from"), dict):
+        return recipe
+    return {**recipe, "from": {**recipe["from"], "model": None, "sampling": None}}
 
 
 def _read(path, check):

@@ -94,7 +94,8 @@ def train_stage(
     if "patience" in stage:
         run.restore_best(model)
         patience.tell_best(run, number, verbose)
-    elif watched and model.optimizer.use_ema:
+    # The optimizer itself may be in one that scales the loss.
+    elif watched and getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
         _keep_the_better(model, watched, run, number, verbose)
     if recipe["rare_codes_below"] and codes_are_final(model, recipe, number):
         model = prune(model, recipe, kept, verbose)

@@ -124,6 +124,35 @@ def test_what_fails_leaves_the_weights(method, monkeypatch):
 
 
 @pytest.mark.usefixtures("compiles_quickly")
+def test_averages_that_became_the_weights_train_on():
+    import numpy as np
+
+    import haim_tf
+
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, mixtures=2)
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True))
+    images = np.zeros((4, 4, 4, 1), "uint8")
+    losses = [model.fit(images, verbose=0).history["loss"][0] for _ in range(3)]
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.usefixtures("compiles_quickly")
+def test_a_first_step_that_fails_says_why(monkeypatch):
+    import numpy as np
+
+    import haim_tf
+
+    def fail(*arguments, **options):
+        raise RuntimeError("on purpose")
+
+    model = haim_tf.HierarchicalModel((4, 4, 1), [], {"width": 4, "blocks": 1}, mixtures=2)
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True))
+    monkeypatch.setattr(model, "losses_and_statistics", fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        model.fit(np.zeros((4, 4, 4, 1), "uint8"), verbose=0)
+
+
+@pytest.mark.usefixtures("compiles_quickly")
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 def test_what_fails_later_leaves_the_weights_of_then(method):
     import numpy as np

@@ -144,3 +144,21 @@ def test_codes_that_leave_their_decoders_behind_are_warned_of(pretrained):
         pretrained.fit(images, shuffle=False, verbose=0)
     assert not list(pretrained.left_behind(["decoder_1", "decoder_2", "prior"]))
     assert not list(pretrained.left_behind(pretrained.parts))
+
+
+def test_what_is_saved_meanwhile_and_read_from_files_says_so(base, tmp_path):
+    model = haim_tf.load(base)
+    model.compile(run_eagerly=True)
+    data = haim_tf.data.ImageData(IMAGES, np.zeros(8, "int32"), name="my pictures")
+    best = [
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras"),
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.weights.h5", save_weights_only=True),
+    ]
+    model.fit(haim_tf.data.Batches(data, 8, steps=1), shuffle=False, callbacks=best, verbose=0)
+    kept = keras.saving.load_model(tmp_path / "best.keras")
+    assert metadata_of(kept, tmp_path)["training"]["fine-tuned from"].startswith("base (sha256 ")
+    assert kept.fitted_on == model.fitted_on == "my pictures"
+    read = haim_tf.load(base)
+    assert read.fitted is False
+    read.load_weights(tmp_path / "best.weights.h5")
+    assert "fine-tuned from" in metadata_of(read, tmp_path, "read")["training"]

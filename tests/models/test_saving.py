@@ -52,3 +52,33 @@ def test_weights_that_cannot_be_written_leave_those_that_were_there(monkeypatch,
     with pytest.raises(ValueError, match="cannot write .*model.weights.h5: full"):
         model.save_weights(path)
     assert path.read_bytes() == before
+
+
+def test_what_keras_would_write_and_nothing_could_read_is_refused(tmp_path):
+    model = haim_tf.load("debug")
+    with pytest.raises(ValueError, match="saved to a .keras file, or to a folder by save_to_preset, got"):
+        model.save(tmp_path / "model.h5")
+    with pytest.raises(ValueError, match="haim_tf.saved_model.export"):
+        model.export(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_preset_of_a_subclass_is_a_model_of_the_zoo_s_kind(tmp_path):
+    class Mine(haim_tf.HierarchicalModel):
+        pass
+
+    class Larger(Mine):
+        def build(self, input_shape=None):
+            super().build(input_shape)
+            self.more = self.add_weight(name="more", shape=(2,))
+
+    debug = haim_tf.load("debug")
+    mine = Mine.from_config(debug.get_config())
+    mine.set_weights(debug.get_weights())
+    mine.save_to_preset(tmp_path / "mine")
+    images = np.zeros((1, 16, 16, 3), "uint8")
+    loaded = haim_tf.load(tmp_path / "mine")
+    np.testing.assert_array_equal(loaded.log_prob(images, 0), debug.log_prob(images, 0))
+    with pytest.raises(ValueError, match="this Larger has further weights"):
+        Larger.from_config(debug.get_config()).save_to_preset(tmp_path / "larger")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -467,3 +467,11 @@ def test_a_batch_without_images_is_named():
     batches = ((IMAGES[:n], LABELS[:n]) for n in (4, 0))
     with pytest.raises(ValueError, match="each batch must hold at least one image"):
         model.fit(batches, steps_per_epoch=2, verbose=0)
+
+
+def test_arguments_by_position_are_keras_s():
+    model = compiled()
+    history = model.fit(IMAGES, LABELS, 4, 2, 0)
+    assert len(history.history["loss"]) == 2 and model.optimizer.iterations == 6
+    assert model.evaluate(IMAGES, LABELS, 4, 0, return_dict=True)["loss"] > 0
+    assert np.isfinite(model.train_on_batch(IMAGES, LABELS, None)).all()

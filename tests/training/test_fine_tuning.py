@@ -179,8 +179,10 @@ def test_a_run_that_ended_early_is_not_gone_on_with(each_step, run, data, tmp_pa
 
 
 def test_another_preset_is_another_run(start, run, data, tmp_path):
+    other = haim_tf.load(start)
+    other.prior.last.bias.assign(other.prior.last.bias + 1)
     preset = tmp_path / "other"
-    shutil.copytree(start, preset)
+    other.save_to_preset(preset)
     with pytest.raises(ValueError, match="another recipe"):
         training.fine_tune(preset, data, run[0], **OPTIONS)
 
@@ -327,3 +329,22 @@ def test_a_recipe_of_another_model_than_its_preset_is_refused(start, data, tmp_p
     }
     with pytest.raises(ValueError, match=f"the recipe's model must be that of {start}, got another"):
         training.train(training.read_recipe(recipe), data, tmp_path / "run")
+
+
+def test_a_run_goes_on_where_its_preset_has_moved(start, data, tmp_path, each_step, monkeypatch):
+    shutil.copytree(start, tmp_path / "start")
+    training.fine_tune(tmp_path / "start", data, tmp_path / "run", **SHORT)
+    (tmp_path / "start").rename(tmp_path / "moved")
+    training.fine_tune(tmp_path / "moved", data, tmp_path / "run", **SHORT)
+    recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    assert recipe["from"]["model"] == str(tmp_path / "moved")
+    with pytest.raises(ValueError, match="holds the run of another recipe"):
+        training.fine_tune("debug", data, tmp_path / "run", **SHORT)
+
+
+def test_its_recipe_is_not_for_other_classes(run, pictures, tmp_path):
+    others = np.array([*reversed(CLASSES)])
+    np.savez(tmp_path / "other.npz", images=pictures[0], labels=pictures[1], class_names=others)
+    with pytest.raises(ValueError, match="fine-tunes a model on the classes rust, moss, sky, but .* has sky"):
+        training.train(run[0] / "recipe.json", tmp_path / "other.npz", tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run").exists()

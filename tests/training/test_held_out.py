@@ -43,3 +43,20 @@ def test_only_what_is_trained_is_measured(model, images):
     codes = held_out.HeldOut(model, images, {"autoencoder_1"}).figures(model)
     loss = model.autoencoders[0](images.images.astype("float32") / 127.5 - 1.0)["loss"]
     assert codes == {"holdout_loss_autoencoder_1": pytest.approx(float(loss), rel=1e-5)}
+
+
+def test_a_level_that_has_lost_its_teacher_is_left_out():
+    network = {"width": 4, "blocks": 1}
+    level = {
+        "downsampling": 2,
+        "codebook_size": 4,
+        "code_dim": 2,
+        "width": 4,
+        "blocks": 1,
+        "decoder": network,
+    }
+    lost = {**level, "auxiliary": {"kind": "masked_self_prediction", "window": 3, "teacher": False}}
+    model = haim_tf.HierarchicalModel((8, 8, 1), [lost, level], network, mixtures=2)
+    images = ImageData(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype("uint8"))
+    found = held_out.HeldOut(model, images, {"autoencoder_2"}).figures(model)
+    assert list(found) == ["holdout_loss_autoencoder_2"] and np.isfinite(list(found.values())).all()

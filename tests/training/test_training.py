@@ -714,8 +714,12 @@ def test_an_average_reaches_back_a_tenth_of_the_steps_at_most():
     assert again.get_config()["ema_momentum"] == 0.99
 
 
-@pytest.mark.parametrize("worse", ["averaged", "last"])
-def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypatch, worse):
+@pytest.mark.parametrize(
+    "worse, precision", [("averaged", "float32"), ("last", "float32"), ("averaged", "mixed_float16")]
+)
+def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypatch, worse, precision):
+    for module in (training.whole_run, training.outcome, training.stages):
+        monkeypatch.setattr(module, "quick_precision", lambda precision: precision)
     figures = training.held_out.HeldOut.figures
     calls = []
 
@@ -727,8 +731,8 @@ def test_the_better_of_average_and_last_weights_is_kept(data, tmp_path, monkeypa
 
     monkeypatch.setattr(training.held_out.HeldOut, "figures", rigged)
     stage = {"train": ["prior"], "steps": 2, "learning_rate": 0.05}
-    recipe = training.read_recipe({**RECIPE, "interval": 2, "ema": 0.9, "stages": [stage]})
-    model = training.train(recipe, data, tmp_path / "run", verbose=False)
+    changes = {"interval": 2, "ema": 0.9, "precision": precision, "stages": [stage]}
+    model = training.train(training.read_recipe({**RECIPE, **changes}), data, tmp_path / "run", verbose=False)
     last, averaged = calls
     assert np.abs(last - averaged).max() > 0
     np.testing.assert_allclose(model.prior.last.bias, last if worse == "averaged" else averaged, rtol=1e-6)
@@ -864,3 +868,19 @@ def test_the_card_says_of_patience_what_is_so():
     assert "kept" not in told(1)["training"] and "metrics" not in told(1)
     assert told(2)["training"]["kept"] == "the weights of step 2, the best of the held-out images"
     assert [metric["name"] for metric in told(2)["metrics"]] == ["bits/dim before stage 3", "bits/dim after"]
+
+
+@pytest.mark.parametrize(
+    "kind, stages, message",
+    [
+        ("feed_forward", [["codes"], ["teachers"]], "must train parts that can learn"),
+        ("end_to_end", [["prior"], ["codes"]], r"must train both of \['autoencoder_1', 'decoder_1'\]"),
+    ],
+)
+def test_stages_that_cannot_train_are_known_before_step_1(data, tmp_path, kind, stages, message):
+    level = {**RECIPE["model"]["levels"][0], "auxiliary": {"kind": kind}}
+    model = {**RECIPE["model"], "levels": [level]}
+    stages = [{"train": train, "steps": 3, "learning_rate": 0.01} for train in stages]
+    with pytest.raises(ValueError, match=message):
+        training.train({**RECIPE, "model": model, "stages": stages}, data, tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run").exists()
