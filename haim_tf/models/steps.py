@@ -97,7 +97,8 @@ def variables_kept(model: HierarchicalModel) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        if isinstance(cause := error.__context__, Exception):
+        # Keras, cleaning up, calls what it took away.
+        if "'NoneType' object" in str(error) and isinstance(cause := error.__context__, Exception):
             raise cause from None
         raise
     finally:
