@@ -77,8 +77,7 @@ def require_number(
         0.5
     """
     try:
-        # What a text or a bool would become is not what was meant.
-        number = float("nan") if type(value).__name__ in ("bool", "bool_", "str", "bytes") else float(value)
+        number = _number(value)
     except (TypeError, ValueError):
         number = float("nan")
     fits = math.isfinite(number) and (low is None or number >= low) and (high is None or number <= high)
@@ -89,6 +88,13 @@ def require_number(
         bounds += [f"at most {high}"] if high is not None else []
         raise ValueError(f"{name} must be a number {' and '.join(bounds)}".rstrip() + f", got {value!r}")
     return number
+
+
+def _number(value):
+    """A float; a TypeError for a text or a bool, for what those would become is not what was meant."""
+    if type(value).__name__ in ("bool", "bool_", "str", "str_", "bytes", "bytes_"):
+        raise TypeError(value)
+    return float(value)
 
 
 def is_about_arguments(error: Exception) -> bool:
@@ -125,21 +131,23 @@ def check_per_level(name: str, value: Any, count: int, low: float, high: float) 
     Raises:
         ValueError: another number of values, or one outside the range.
     """
-    import numpy as np  # `haim_tf list` needs none of it.
-
+    given = value.tolist() if hasattr(value, "tolist") else value
     try:
-        given = np.asarray(value)
-        if given.dtype.kind not in "iuf":  # What a text or a bool would become is not what was meant.
-            raise TypeError
-        values = np.broadcast_to(given.astype("float64"), count)
-    except (TypeError, ValueError):
+        listed = [given] if isinstance(given, (str, bytes)) else list(given)
+    except TypeError:
+        listed = [given]
+    try:
+        values = [_number(v) for v in listed]
+    except (TypeError, ValueError, OverflowError):
+        values = []
+    if len(values) not in (1, count):
         raise ValueError(
             f"{name} must be one number or {count} (one per level, finest first, then the prior), "
             f"got {value!r}"
-        ) from None
-    if not np.isfinite(values).all() or values.min() < low or values.max() > high:
+        )
+    if not all(low <= v <= high for v in values):
         raise ValueError(f"{name} must lie in {low}..{high}, got {value!r}")
-    return [float(v) for v in values]
+    return values if len(values) == count else values * count
 
 
 def check_sampling(values: dict[str, Any] | None, networks: int, guided: bool) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
         FLAGS.seed,
         temperature,
         top_p,
-        FLAGS.guidance,
+        guidance=FLAGS.guidance,
         batch_size=FLAGS.batch_size,
         verbose=True,
     )

@@ -50,7 +50,7 @@ def test_its_picture_and_figures(run, tmp_path):
 
 
 def test_sampling_defaults(run, tmp_path):
-    shutil.copytree(presets.find("debug"), tmp_path / "mine")
+    shutil.copytree(presets.find("fashion_mnist28"), tmp_path / "mine")
     path = tmp_path / "mine" / "metadata.json"
     metadata = json.loads(path.read_text())
     metadata.update(sampling={"temperature": [0.9, 1.0, 0.8], "guidance": 2.0}, class_names=None)
