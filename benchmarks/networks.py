@@ -35,7 +35,7 @@ PRIOR = {"width": 96, "blocks": 6, "kernel_size": [3, 5], "attention": [1, 3, 5]
 # are of the training, not of the network.
 PARTS = {
     "pixels": {
-        "steps": (300, 900),
+        "steps": (300, 600),
         "batch_size": 16,
         "base": PIXELS,
         "arms": {
@@ -47,7 +47,7 @@ PARTS = {
         },
     },
     "codes": {
-        "steps": (300, 900),
+        "steps": (300, 600),
         "batch_size": 32,
         "base": CODES,
         "arms": {
@@ -57,7 +57,7 @@ PARTS = {
         },
     },
     "prior": {
-        "steps": (400, 1200),
+        "steps": (400, 800),
         "batch_size": 32,
         "base": PRIOR,
         "arms": {

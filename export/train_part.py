@@ -112,7 +112,7 @@ def train_part():
             raise ValueError("--cache must be given with --codes: a file to keep the images' codes in")
         with open(f"{FLAGS.cache}.lock", "ab") as lock:  # The first process writes them, the others read.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            codes = cached_codes(model, kept, FLAGS.cache, recipe["flip"], recipe["turns"])
+            codes = cached_codes(model, kept, FLAGS.cache, recipe["flip"], turns=recipe["turns"])
     part = Part(recipe, FLAGS.stage, kept, held, FLAGS.codes, codes, FLAGS.chunk, FLAGS.seconds)
     progress.tell(f"stage {FLAGS.stage}: {part.name}, {part.num_parameters:,} parameters")
     part.train(output)

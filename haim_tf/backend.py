@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# The setting before each of the threads that are in `unoptimized` came in.
+# The setting before each of the threads that are in `unoptimized` now; the first one's is the user's.
 _UNOPTIMIZED, _BEFORE = threading.Lock(), []
 
 

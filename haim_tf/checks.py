@@ -132,10 +132,7 @@ def check_per_level(name: str, value: Any, count: int, low: float, high: float) 
         ValueError: another number of values, or one outside the range.
     """
     given = value.tolist() if hasattr(value, "tolist") else value
-    try:
-        listed = [given] if isinstance(given, (str, bytes)) else list(given)
-    except TypeError:
-        listed = [given]
+    listed = list(given) if isinstance(given, (list, tuple)) or len(getattr(given, "shape", ())) else [given]
     try:
         values = [_number(v) for v in listed]
     except (TypeError, ValueError, OverflowError):

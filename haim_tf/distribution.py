@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from haim_tf.backend import has_accelerator
 from haim_tf.checks import check_per_level, require_int
 from haim_tf.class_names import Labels, labels_of
 from haim_tf.models import HierarchicalModel, inputs
@@ -126,7 +127,8 @@ class _ModelDistribution(tfp.distributions.Distribution):
         static = tf.get_static_value(total)
         # Powers of two, so that other numbers of samples seldom need another program.
         size = _CHUNK if static is None else min(_CHUNK, 1 << max(int(static) - 1, 0).bit_length())
-        size = at_most(size, self._shape[:2])
+        if not has_accelerator():
+            size = at_most(size, self._shape[:2])
         count = -(-total // size)
         seeds = self._seed_pairs(seed, count * size)
         if self.labels is not None:

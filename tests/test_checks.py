@@ -89,6 +89,8 @@ def test_sampling_is_completed():
         ({"temperature": "0.9"}, "temperature must be one number or 2"),
         ({"top_p": ["1", "0.5"]}, "top_p must be one number or 2"),
         ({"guidance": True}, "guidance must be one number"),
+        ({"temperature": {0.5, 1.0}}, "temperature must be one number or 2"),
+        ({"top_p": {0.5: 1}}, "top_p must be one number or 2"),
         ({"top_p": 0}, "top_p must lie in"),
         ({"guidance": 2}, "guidance must be 1 for this model"),
     ],

@@ -450,8 +450,8 @@ def test_large_grids_go_through_in_smaller_pieces(monkeypatch):
     ("arguments", "message"),
     [
         ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
-        ({"batch_sizes": []}, "batch_sizes must be positive ints"),
-        ({"batch_sizes": 8}, "batch_sizes must be positive ints, got 8"),
+        ({"batch_sizes": []}, "batch_sizes must be a list of positive ints"),
+        ({"batch_sizes": 8}, "batch_sizes must be a list of positive ints, got 8"),
         ({"batch_sizes": [0, 1]}, "batch_sizes must be an integer of at least 1, got 0"),
         ({"folder": "file/exports"}, "folder must be a folder, or a new one"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from pathlib import Path
@@ -25,8 +26,8 @@ class KerasFiles:
     @property
     def weights_history(self) -> dict[str, Any]:
         """Where the weights come from: a dict of `origin` (a preset's `name`, `sha256`, `pretrained` and
-        `dataset`, or `None`), `fitted` (whether `fit` has trained them) and `fitted_on` (the name of the
-        data, or `None`). It goes with the weights, so the configuration does not have it."""
+        `dataset`, or `None`), `fitted` (whether `fit` has trained them, or a file had them) and `fitted_on`
+        (the name of the data, or `None`). It goes with the weights, so the configuration does not have it."""
         return {name: getattr(self, name) for name in HISTORY}
 
     @weights_history.setter
@@ -43,7 +44,13 @@ class KerasFiles:
         if folder and path.exists():
             self.weights_history = files.read_json(path)
 
-    def save(self, filepath: str | os.PathLike, overwrite: bool = True, **options: Any) -> None:
+    def save(
+        self,
+        filepath: str | os.PathLike,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **options: Any,
+    ) -> None:
         """`keras.Model.save`; a `.keras` file is never half-written, and `~` in front is the user's home.
 
         Raises:
@@ -57,20 +64,26 @@ class KerasFiles:
             >>> keras.saving.load_model("model.keras").image_shape
             (16, 16, 3)
         """
-        text, save = os.fspath(filepath), super().save
+        text, save = os.fspath(filepath), functools.partial(super().save, zipped=zipped, **options)
         if str(text).endswith((".h5", ".hdf5")):  # An old format, which forgets what the classes are.
             raise ValueError(
                 f"a model must be saved to a .keras file, or to a folder by save_to_preset, got {text!r}"
             )
         whole = isinstance(text, str) and text.endswith(".keras") and "://" not in text
         if not whole or (not overwrite and os.path.exists(text)):  # Then Keras asks whether it may.
-            save(filepath, overwrite=overwrite, **options)
+            save(filepath, overwrite=overwrite)
             return
         path = files.expanded(filepath)
         files.check_folder_above(path)
-        files.write_by_path(path, lambda path: save(path, **options))
+        files.write_by_path(path, save)
 
-    def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **options: Any) -> None:
+    def save_weights(
+        self,
+        filepath: str | os.PathLike,
+        overwrite: bool = True,
+        max_shard_size: float | None = None,
+        **options: Any,
+    ) -> None:
         """`keras.Model.save_weights`; a file is never half-written, and not begun where the disk has no room
         for it: HDF5 that meets a full disk takes the process along.
 
@@ -89,22 +102,23 @@ class KerasFiles:
         size = sum(BYTES_A_VARIABLE + 4 * math.prod(v.shape) for v in variables)
         with files.as_value_error(path):
             files.check_room(path.parent, size)
-            save = super().save_weights
+            save = functools.partial(super().save_weights, max_shard_size=max_shard_size, **options)
             if path.suffix != ".h5" or (not overwrite and path.exists()):
-                save(path, overwrite=overwrite, **options)  # Several files, or Keras asks whether it may.
+                save(path, overwrite=overwrite)  # Several files, or Keras asks whether it may.
             else:
-                files.write_by_path(path, lambda path: save(path, **options))
+                files.write_by_path(path, save)
 
-    def load_weights(self, filepath: str | os.PathLike, **options: Any) -> None:
-        """`keras.Model.load_weights`; the weights are then no longer those of the preset that they came from.
+    def load_weights(self, filepath: str | os.PathLike, skip_mismatch: bool = False, **options: Any) -> None:
+        """`keras.Model.load_weights`. What is read counts as trained, and no longer as what the model was
+        loaded with.
 
         Example:
             >>> model = haim_tf.load("debug")
             >>> model.save_weights("model.weights.h5")
             >>> model.load_weights("model.weights.h5")
         """
-        super().load_weights(filepath, **options)
-        self.fitted = True
+        super().load_weights(filepath, skip_mismatch, **options)
+        self.fitted, self.fitted_on = True, None
 
     def export(self, *arguments: Any, **options: Any) -> None:
         """Not by Keras, whose export knows nothing of sampling: an error that says what there is.

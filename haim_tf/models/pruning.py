@@ -32,7 +32,7 @@ def without_rare_codes(model: HierarchicalModel, images: np.ndarray, below: floa
     """
     if not 0 <= below < 1:
         raise ValueError(f"below must be in [0, 1), got {below!r}")
-    smaller = model
+    smaller = _copy(model)
     for level in range(1, model.num_levels + 1):
         # Finest first: the codes of a level depend on those below it.
         codes, size = smaller.encode(images)[level - 1], smaller.codebook_sizes[level - 1]
@@ -40,12 +40,12 @@ def without_rare_codes(model: HierarchicalModel, images: np.ndarray, below: floa
         most_used = np.isin(np.arange(size), np.argsort(-counts, kind="stable")[:2])
         kept = np.flatnonzero((counts >= below * codes.size / size) | most_used)
         if len(kept) < size:
-            smaller = _keep(smaller, level, kept)
-    return _keep(model) if smaller is model else smaller
+            smaller = _copy(smaller, level, kept)
+    return smaller
 
 
-def _keep(model, level=None, kept=()):
-    """A copy in float32; with these codes, sorted indices, of one level alone."""
+def _copy(model, level=None, kept=()):
+    """A copy in float32; where a level is named with these codes of it alone, sorted indices."""
     config = model.get_config()
     levels, size = [dict(arguments) for arguments in config["levels"]], None
     if level is not None:

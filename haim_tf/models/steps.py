@@ -98,7 +98,8 @@ def variables_kept(model: HierarchicalModel) -> Iterator[None]:
         yield
     except TypeError as error:
         # Keras, cleaning up, calls what it took away.
-        if "'NoneType' object" in str(error) and isinstance(cause := error.__context__, Exception):
+        taken = "'NoneType' object is not callable" in str(error)
+        if taken and (cause := error.__context__) is not None:
             raise cause from None
         raise
     finally:

@@ -188,13 +188,15 @@ class PartwiseTraining(Losses, Parts):
         sample_weight: None = None,
         steps: int | None = None,
         callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+        return_dict: bool = False,
         **kwargs: Any,
     ) -> Any:
         """`keras.Model.evaluate`: every part's loss and the bits/dim, on what `fit` takes."""
         _check_weights({"sample_weight": sample_weight})
         _check_end(x, steps, "what is evaluated", "steps")
         x, y = self._checked(x, y, ahead=True)
-        options = {"verbose": verbose, "steps": steps, "callbacks": readied(callbacks, verbose), **kwargs}
+        options = {"verbose": verbose, "steps": steps, "return_dict": return_dict, **kwargs}
+        options["callbacks"] = readied(callbacks, verbose)
         with inputs.value_errors(), variables_kept(self):
             return super().evaluate(x, y, batch_size, **options)
 
@@ -211,21 +213,34 @@ class PartwiseTraining(Losses, Parts):
 
     predict_on_batch = predict
 
-    def train_on_batch(self, x: Any, y: Any = None, sample_weight: None = None, **kwargs: Any) -> Any:
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: None = None,
+        class_weight: None = None,
+        return_dict: bool = False,
+    ) -> Any:
         """`keras.Model.train_on_batch`, on images or images and labels."""
-        _check_weights({"sample_weight": sample_weight, **kwargs})
+        _check_weights({"sample_weight": sample_weight, "class_weight": class_weight})
         arrays = self._checked_arrays(x, y)
         with variables_kept(self):
-            found = super().train_on_batch(*arrays, **kwargs)
+            found = super().train_on_batch(*arrays, return_dict=return_dict)
         self.fitted = True
         return found
 
-    def test_on_batch(self, x: Any, y: Any = None, sample_weight: None = None, **kwargs: Any) -> Any:
+    def test_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: None = None,
+        return_dict: bool = False,
+    ) -> Any:
         """`keras.Model.test_on_batch`, on images or images and labels."""
-        _check_weights({"sample_weight": sample_weight, **kwargs})
+        _check_weights({"sample_weight": sample_weight})
         arrays = self._checked_arrays(x, y)
         with variables_kept(self):
-            return super().test_on_batch(*arrays, **kwargs)
+            return super().test_on_batch(*arrays, return_dict=return_dict)
 
     def check_batches(self, batches: keras.utils.PyDataset) -> None:
         """A ValueError where the batches of a `PyDataset` do not fit the model.

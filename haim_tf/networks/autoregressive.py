@@ -86,8 +86,8 @@ class AutoregressiveNetwork(keras.layers.Layer):
         x: Tensor,
         codes: Tensor | None = None,
         labels: Tensor | None = None,
-        corner: Tensor | None = None,
         training: bool = False,
+        corner: Tensor | None = None,
     ) -> Tensor:
         raise NotImplementedError
 
@@ -96,8 +96,8 @@ class AutoregressiveNetwork(keras.layers.Layer):
         x: Tensor,
         codes: Tensor | None = None,
         labels: Tensor | None = None,
-        corner: Tensor | None = None,
         training: bool = False,
+        corner: Tensor | None = None,
     ) -> Tensor:
         """Log-probability of every grid element given the ones before it, nats, float32 `(B, H, W)`.
 

@@ -70,6 +70,7 @@ class PixelCNN(AutoregressiveNetwork):
         attention: Sequence[int] = (),
         heads: int = 4,
         dropout: float = 0.0,
+        *,
         condition_width: int = 64,
         condition_blocks: int = 2,
         condition_overlap: bool = False,
@@ -235,8 +236,8 @@ class PixelCNN(AutoregressiveNetwork):
         x: Tensor,
         codes: Tensor | None = None,
         labels: Tensor | None = None,
-        corner: Tensor | None = None,
         training: bool = False,
+        corner: Tensor | None = None,
     ) -> Tensor:
         condition, vector = self._conditioning(codes, labels, training)
         if corner is not None and condition is not None:

@@ -52,11 +52,13 @@ def fetch(name: str, url: str, sha256: str) -> Path:
         FileNotFoundError: offline, or the server does not give the file.
         ValueError: what it gives has another checksum; `url` or `sha256` is something else.
     """
-    if not url.startswith(SCHEMES):
-        raise ValueError(f"the weights_url of {name} must be one of {', '.join(SCHEMES)}, got {url!r:.200}")
     path = kept_path(name, sha256)
     if path.is_file():
         return path
+    if not url.startswith(SCHEMES):
+        raise ValueError(
+            f"the weights_url of {name} must begin with one of {', '.join(SCHEMES)}, got {url!r:.200}"
+        )
     if offline():
         raise FileNotFoundError(
             f"the weights of {name} are not here and HAIM_TF_OFFLINE is set: unset it, or put {url} at {path}"

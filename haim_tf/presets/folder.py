@@ -8,12 +8,15 @@ import importlib.resources
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from haim_tf import files, progress
 from haim_tf.checks import check_sampling
 from haim_tf.presets import downloads
 from haim_tf.version import __version__
+
+if TYPE_CHECKING:
+    from haim_tf.models import HierarchicalModel
 
 FORMAT_VERSION = 1
 MODEL = "HierarchicalModel"
@@ -121,14 +124,23 @@ def check_metadata(folder: Path, arguments: dict[str, Any], metadata: dict[str, 
     if names is not None and not (len(names) == count and all(isinstance(name, str) for name in names)):
         wanted = f"{count} texts as class_names" if count else "no class_names where the model has no classes"
         raise ValueError(f"{folder / METADATA} must have {wanted}, got {names!r:.60}")
-    levels, prior = arguments.get("levels"), arguments.get("prior")
+    levels = arguments.get("levels")
     if isinstance(levels, (list, tuple)):  # Else it describes no model, which is said where one is made.
-        networks = [prior, *(level.get("decoder") for level in levels[1:] if isinstance(level, dict))]
-        guided = any(isinstance(network, dict) and network.get("label_dropout") for network in networks)
-        try:
-            check_sampling(metadata.get("sampling"), len(levels) + 1, guided)
-        except ValueError as error:
-            raise ValueError(f"{folder / METADATA} does not fit the model: {error}") from None
+        # Whether guidance is possible, only the model can tell.
+        _check_sampling(folder, metadata, len(levels) + 1, guided=True)
+
+
+def sampling_of(folder: Path, model: HierarchicalModel, metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """The sampling defaults that metadata holds for a model; a ValueError where they do not fit it."""
+    _check_sampling(folder, metadata, len(model.networks), model.takes_guidance)
+    return metadata.get("sampling")
+
+
+def _check_sampling(folder, metadata, networks, guided):
+    try:
+        check_sampling(metadata.get("sampling"), networks, guided)
+    except ValueError as error:
+        raise ValueError(f"{folder / METADATA} does not fit the model: {error}") from None
 
 
 def is_pretrained(folder: Path) -> bool:
@@ -149,7 +161,7 @@ def weights_path(folder: Path, metadata: dict[str, Any], download: bool = False)
         return path
     if not metadata.get("sha256"):
         raise ValueError(f"{folder / METADATA} names a weights_url but no sha256 to check it by")
-    name, sha256 = metadata.get("name", folder.name), metadata["sha256"]
+    name, sha256 = metadata.get("name") or folder.name, metadata["sha256"]
     return downloads.fetch(name, url, sha256) if download else downloads.kept_path(name, sha256)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from haim_tf.checks import is_about_arguments, require_int
 from haim_tf.presets import weights_file
-from haim_tf.presets.folder import CONFIG, MODEL, WEIGHTS, find, read, weights_path
+from haim_tf.presets.folder import CONFIG, MODEL, WEIGHTS, find, read, sampling_of, weights_path
 from haim_tf.registered import registered_class
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def load(
     changed |= class_names is not None and own is not None and class_names != own
     model = _build(folder, {**arguments, "num_classes": num_classes} if changed else arguments)
     model.class_names = class_names or (None if changed else own)
-    model.sampling_defaults = metadata.get("sampling")
+    model.sampling_defaults = sampling_of(folder, model, metadata)
 
     if weights and path.exists():
         model.origin = {"name": metadata.get("name", folder.name), "sha256": metadata.get("sha256")}

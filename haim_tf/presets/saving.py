@@ -20,6 +20,7 @@ from haim_tf.presets.folder import (
     WEIGHTS,
     check_metadata,
     read,
+    sampling_of,
 )
 from haim_tf.presets.model_card import model_card
 from haim_tf.version import __version__
@@ -125,7 +126,7 @@ def _prepared(model, folder, metadata, precision, overwrite):
         raise ValueError(f"{folder} exists: name another folder, or say overwrite=True to replace a preset")
     files.check_folder_above(folder)
     by_part = {name: part.count_params() for name, part in model.parts.items()}
-    if model.count_params() != sum(by_part.values()):
+    if model.count_params() != sum(x.count_params() for x in (*model.autoencoders, *model.networks)):
         raise ValueError(
             f"a preset holds the parts of a {MODEL} alone: this {type(model).__name__} has further weights"
         )
@@ -147,6 +148,7 @@ def _prepared(model, folder, metadata, precision, overwrite):
     if metadata["class_names"] is not None:
         metadata["class_names"] = _class_names(metadata["class_names"], model.num_classes)
     check_metadata(folder, model.arguments, metadata)
+    sampling_of(folder, model, metadata)
     _texts(model.arguments, {**metadata, "sha256": None})
     return folder, metadata
 

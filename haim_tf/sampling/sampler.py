@@ -252,16 +252,14 @@ def part_size(count: int, shape: tuple[int, int]) -> int:
 
 
 def at_most(size: int, shape: tuple[int, int]) -> int:
-    """`size`, or how many grids of a shape are sampled at once where so many are too large for a CPU.
+    """`size`, or how many grids of a shape a CPU samples at once where so many are too large.
 
     Example:
         >>> at_most(32, (8, 8))
         32
     """
     most = max(1, POSITIONS_AT_ONCE // math.prod(shape))
-    if has_accelerator() or size <= most:
-        return size
-    return max(fitting for fitting in PART_SIZES if fitting <= most)
+    return size if size <= most else max(fitting for fitting in PART_SIZES if fitting <= most)
 
 
 def in_parts(

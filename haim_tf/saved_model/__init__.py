@@ -97,7 +97,7 @@ def export(
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if not isinstance(batch_sizes, Iterable) or not (batch_sizes := list(batch_sizes)):
-        raise ValueError(f"batch_sizes must be positive ints, got {batch_sizes!r}")
+        raise ValueError(f"batch_sizes must be a list of positive ints, got {batch_sizes!r}")
     sizes = sorted({require_int("batch_sizes", size, low=1) for size in batch_sizes})
     named = files.absolute(folder)
     folder = files.linked(named)

@@ -56,9 +56,9 @@ class Program:
         """Grids `(B, ...)` of a shape from the inputs of `sample_grid`, for any number of examples."""
         import tensorflow as tf
 
-        # Guided, each counts twice.
+        # Guided, each counts twice. It may be served by a processor, wherever it is exported.
         computed = (2 if network.takes_guidance else 1) * shape[0], shape[1]
-        sizes = [at_most(size, computed) for size in self.sizes]
+        sizes = sorted({at_most(size, computed) for size in self.sizes})
 
         @tf.function(jit_compile=self.xla or None, autograph=False)
         def run(inputs):
@@ -79,7 +79,7 @@ class Program:
 
         def sample(inputs):
             count = tf.shape(inputs["noise"])[0]
-            fitting = tf.searchsorted(self.sizes, count[None])[0]
+            fitting = tf.searchsorted(sizes, count[None])[0]
             branches = [lambda size=size: in_pieces(inputs, count, size) for size in sizes]
             return tf.switch_case(tf.minimum(fitting, len(branches) - 1), branches)
 

@@ -28,8 +28,8 @@ def cached_codes(
     images: ImageData,
     path: str | os.PathLike,
     flip: bool = False,
-    turns: bool = False,
     verbose: bool = True,
+    turns: bool = False,
 ) -> list[np.ndarray]:
     """The codes of images, read from a file where it holds just those, else computed and written there.
 
@@ -40,8 +40,8 @@ def cached_codes(
         images: an `ImageData`.
         path: an `.npz` file; codes of other encoders or images in it are replaced.
         flip: whether the codes of the mirrored images are wanted too.
-        turns: whether those of the images (and mirrored images) turned by one to three quarters are.
         verbose: whether to show progress.
+        turns: whether those of the images (and mirrored images) turned by one to three quarters are.
 
     Returns:
         A list, a level each, finest first, of arrays `(S, N, h_l, w_l)` of the smallest unsigned type that

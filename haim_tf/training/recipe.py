@@ -45,6 +45,7 @@ from haim_tf.checks import require_int, require_number
 from haim_tf.data.batches import check_symmetries_and_balance
 from haim_tf.files import check_finite, expanded, read_json
 from haim_tf.models.inputs import check_crop
+from haim_tf.training.stage_parts import trained_parts
 
 if TYPE_CHECKING:
     from haim_tf.data import ImageData
@@ -242,9 +243,8 @@ def check_stages(recipe: Recipe, model: HierarchicalModel) -> None:
             patience without held-out images.
     """
     for stage in recipe["stages"]:
-        trained = model.parts_named(stage["train"] or model.parts)
-        if not trained & model.parts_that_learn:
-            raise ValueError(f"a stage must train parts that can learn, got {sorted(trained)}, which cannot")
+        if not (trained := trained_parts(model, stage)):
+            raise ValueError(f"a stage must train parts that this model has and that can learn, got {stage}")
         for level, autoencoder in enumerate(model.autoencoders, start=1):
             both = [f"autoencoder_{level}", f"decoder_{level}"]
             if autoencoder.end_to_end and trained.intersection(both) == {both[0]}:

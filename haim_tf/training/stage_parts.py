@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def trained_parts(model: HierarchicalModel, stage: dict[str, Any]) -> set[str]:
-    """The names of the parts that a stage trains."""
-    return model.parts_named(stage["train"] or model.parts)
+    """The names of the parts that a stage trains: those that it names and that can learn."""
+    return model.parts_named(stage["train"] or model.parts) & model.parts_that_learn
 
 
 def trains_codes(model: HierarchicalModel, stage: dict[str, Any]) -> bool:
@@ -30,7 +30,7 @@ def fresh_networks(model: HierarchicalModel, recipe: Recipe, number: int) -> set
     stages = recipe["stages"]
     trained = trained_parts(model, stages[number])
     earlier = [trained_parts(model, stage) for stage in stages[:number]]
-    codes = model.parts_named(["codes"])
+    codes = model.parts_named(["codes"]) & model.parts_that_learn
     if trained & codes or not codes <= set().union(*earlier):
         return set()
     return trained.difference(*earlier)

@@ -114,7 +114,7 @@ def _codes(model, recipe, stage, kept, run, verbose, strategy):
     # The chief computes and writes them, then the others read them.
     if not run.writes:
         strategies.wait(strategy)
-    codes = cached_codes(model, kept, run.folder / "codes.npz", recipe["flip"], recipe["turns"], verbose)
+    codes = cached_codes(model, kept, run.folder / "codes.npz", recipe["flip"], verbose, recipe["turns"])
     if run.writes:
         strategies.wait(strategy)
     if stage["crop"]:

@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 import haim_tf
+from haim_tf import networks, training
 from haim_tf.sampling import draw_noise
 
 FOLDER = pathlib.Path(__file__).parent
@@ -104,6 +105,10 @@ def test_a_picture_compressed_by_0_1_0_is_decoded(earlier, tmp_path):
 @pytest.mark.parametrize(
     "function, names",
     [
+        (training.code_cache.cached_codes, "model images path flip verbose"),
+        (networks.PixelCNN, "likelihood width blocks kernel_size attention heads dropout"),
+        (networks.PixelCNN.call, "self x codes labels training"),
+        (networks.PixelCNN.log_prob, "self x codes labels training"),
         (haim_tf.load, "name_or_folder weights num_classes"),
         (haim_tf.HierarchicalModel.sample, "self num labels seed temperature top_p batch_size verbose"),
         (haim_tf.HierarchicalModel.decode, "self codes level seed temperature top_p batch_size verbose"),

@@ -67,7 +67,8 @@ def test_codes_come_of_products_of_float32():
     assert products >= 5 and program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
 
 
-def test_optimizations_are_back_when_all_threads_have_loaded(monkeypatch):
+def test_optimizations_are_back_when_all_threads_have_loaded():
+    import concurrent.futures
     import threading
 
     import jax
@@ -77,25 +78,23 @@ def test_optimizations_are_back_when_all_threads_have_loaded(monkeypatch):
     def setting():
         return jax.config.read("jax_disable_most_optimizations")
 
-    before, entered = setting(), threading.Barrier(2)
-    left = threading.Event()
+    before, entered, left = setting(), threading.Event(), threading.Event()
 
     def first():
         with unoptimized():
-            entered.wait()
+            entered.wait(60)
         left.set()
 
     def second():
         with unoptimized():
-            entered.wait()
-            left.wait()
-            assert setting()
+            entered.set()
+            left.wait(60)
+            return setting()
 
-    threads = [threading.Thread(target=target) for target in (first, second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        going = pool.submit(first)
+        assert pool.submit(second).result() is True
+        going.result()
     assert setting() == before
 
 

@@ -454,7 +454,6 @@ def test_other_format_version(preset, version):
         ({"dataset": ["a"]}, r"must have an object as dataset, got \['a'\]"),
         ({"sampling": 3}, "must have an object as sampling, got 3"),
         ({"sampling": {"temperature": "0.9"}}, "does not fit the model: temperature must be one number or"),
-        ({"sampling": {"guidance": 2}}, "does not fit the model: guidance must be 1"),
         ({"sha256": 7}, "must have a text as sha256, got 7"),
         ({"name": {}}, "must have a text as name, got {}"),
         ({"pictures": ["a.png"]}, r"must have an object as pictures, got \['a.png'\]"),

@@ -7,6 +7,7 @@ import pytest
 import haim_tf
 from haim_tf.data import ImageData
 from haim_tf.training import held_out
+from haim_tf.training.stage_parts import trained_parts
 
 
 @pytest.fixture(scope="module")
@@ -58,5 +59,6 @@ def test_a_level_that_has_lost_its_teacher_is_left_out():
     lost = {**level, "auxiliary": {"kind": "masked_self_prediction", "window": 3, "teacher": False}}
     model = haim_tf.HierarchicalModel((8, 8, 1), [lost, level], network, mixtures=2)
     images = ImageData(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype("uint8"))
-    found = held_out.HeldOut(model, images, {"autoencoder_2"}).figures(model)
+    trained = trained_parts(model, {"train": ["codes"]})
+    found = held_out.HeldOut(model, images, trained).figures(model)
     assert list(found) == ["holdout_loss_autoencoder_2"] and np.isfinite(list(found.values())).all()

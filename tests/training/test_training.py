@@ -873,7 +873,11 @@ def test_the_card_says_of_patience_what_is_so():
 @pytest.mark.parametrize(
     "kind, stages, message",
     [
-        ("feed_forward", [["codes"], ["teachers"]], "must train parts that can learn"),
+        (
+            "feed_forward",
+            [["codes"], ["teachers"]],
+            "must train parts that this model has and that can learn",
+        ),
         ("end_to_end", [["prior"], ["codes"]], r"must train both of \['autoencoder_1', 'decoder_1'\]"),
     ],
 )
