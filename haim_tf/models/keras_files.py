@@ -112,6 +112,13 @@ class KerasFiles:
         """`keras.Model.load_weights`. What is read counts as trained, and no longer as what the model was
         loaded with.
 
+        Args:
+            filepath: as `save_weights` wrote it.
+            skip_mismatch, **options: to `keras.Model.load_weights`.
+
+        Raises:
+            ValueError: it does not fit the model, unless `skip_mismatch` says so.
+
         Example:
             >>> model = haim_tf.load("debug")
             >>> model.save_weights("model.weights.h5")

@@ -254,6 +254,10 @@ def part_size(count: int, shape: tuple[int, int]) -> int:
 def at_most(size: int, shape: tuple[int, int]) -> int:
     """`size`, or how many grids of a shape a CPU samples at once where so many are too large.
 
+    Args:
+        size: how many are wanted, at least one.
+        shape: `(H, W)` of their positions, as often as the network runs for each.
+
     Example:
         >>> at_most(32, (8, 8))
         32

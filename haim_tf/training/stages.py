@@ -94,8 +94,7 @@ def train_stage(
     if "patience" in stage:
         run.restore_best(model)
         patience.tell_best(run, number, verbose)
-    # The optimizer itself may be in one that scales the loss.
-    elif watched and getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
+    elif watched and _averages(model.optimizer):
         _keep_the_better(model, watched, run, number, verbose)
     if recipe["rare_codes_below"] and codes_are_final(model, recipe, number):
         model = prune(model, recipe, kept, verbose)
@@ -120,6 +119,11 @@ def _codes(model, recipe, stage, kept, run, verbose, strategy):
     if stage["crop"]:
         codes = codes[: max(int(name.rpartition("_")[2]) for name in trained_parts(model, stage))]
     return codes
+
+
+def _averages(optimizer):
+    """Whether weights are averaged: the optimizer that does it may be in one that scales the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer).use_ema
 
 
 def _keep_the_better(model, watched, run, number, verbose):
