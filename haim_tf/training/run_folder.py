@@ -15,9 +15,9 @@ import keras
 import numpy as np
 
 from haim_tf import files
-from haim_tf.checks import require_int, require_number
 from haim_tf.data import save_grid
 from haim_tf.files import absolute, read_json, write_arrays, write_file, write_json
+from haim_tf.training.checkpoint_files import assign, check_best, check_position, read, variables_of
 from haim_tf.training.recipe import DEFAULTS, Recipe
 from haim_tf.training.tensorboard import TensorBoard
 
@@ -30,7 +30,6 @@ _UNFINISHED = re.compile(
     r"\.(recipe\.json|data\.json|[a-z]+\.npz|metrics\.csv|\w+\.png)\.[\w-]+"
     r"|\.preset\.\w+(\.replaced)?"
 )
-_OPTIMIZER = "optimizer"  # How its variables' names begin in a checkpoint.
 
 
 class RunFolder:
@@ -186,13 +185,13 @@ class RunFolder:
             ...     run.position
             {'stage': 0, 'step': 100}
         """
-        self._state, meta = _read(self.folder / "checkpoint.npz", _check_meta)
+        self._state, meta = read(self.folder / "checkpoint.npz", check_position)
         self.position, self.rows = meta["position"], meta["rows"]
         self.model_arguments = meta.get("model")
 
     def _read_best(self):
         if (self.folder / "best.npz").exists():
-            self._best_state, self.best = _read(self.folder / "best.npz", _check_best)
+            self._best_state, self.best = read(self.folder / "best.npz", check_best)
 
     def save_best(self, model: HierarchicalModel, stage: int, step: int, score: float) -> None:
         """Keeps the model's weights as the best of a stage, with the figure that says so.
@@ -242,7 +241,7 @@ class RunFolder:
         self.model_arguments = model.arguments
         if row:
             self.rows.append(row)
-        self._state = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
+        self._state = {name: keras.ops.convert_to_numpy(v) for name, v in variables_of(model).items()}
         if not self.writes:
             return
         meta = {"position": self.position, "rows": self.rows, "model": self.model_arguments}
@@ -266,21 +265,7 @@ class RunFolder:
         """
         if self._state is None:
             return
-        variables = _variables(model)
-        # Under mixed_float16 an optimizer has a few variables more, in front, of how it scales losses: a run
-        # may have begun with them and be gone on with without, or the other way round.
-        more = _num_of_optimizer(self._state) - _num_of_optimizer(variables)
-        for name, variable in variables.items():
-            if name.startswith(_OPTIMIZER):
-                number = int(name.removeprefix(_OPTIMIZER)) + more
-                if number < 0 or self.position["step"] == 0:
-                    continue
-                name = f"{_OPTIMIZER}{number}"
-            if name not in self._state or self._state[name].shape != tuple(variable.shape):
-                raise ValueError(
-                    f"{self.folder / 'checkpoint.npz'} does not fit the model at {variable.path}"
-                )
-            variable.assign(self._state[name])
+        assign(self._state, model, self.folder / "checkpoint.npz", fresh=self.position["step"] == 0)
 
     def save_picture(self, name: str, images: np.ndarray, columns: int, step: int) -> None:
         """Writes a sheet of images as `name.png`, and to TensorBoard where installed.
@@ -332,45 +317,3 @@ def _comparable(recipe):
     if not isinstance(recipe.get("from"), dict):
         return recipe
     return {**recipe, "from": {**recipe["from"], "model": None, "sampling": None}}
-
-
-def _read(path, check):
-    """The arrays of a checkpoint and what it says of itself, a dict that `check` finds nothing wrong with."""
-    try:
-        with np.load(path) as saved:
-            state = {name: saved[name] for name in saved.files}
-        meta = json.loads(str(state.pop("meta")))
-        check(meta)
-        return state, meta
-    except Exception as error:  # A zip file cut short or overwritten fails in many ways.
-        raise ValueError(f"{path} is damaged ({error}): remove it to start the run anew") from None
-
-
-def _check_meta(meta):
-    """Some error where a checkpoint's position, log and configuration are something else."""
-    for key in ("stage", "step"):
-        require_int(key, meta["position"][key], low=0)
-    for row in meta["rows"]:
-        require_int("stage", row["stage"], low=0)
-        require_number("seconds", row["seconds"])
-    if not isinstance(meta.get("model"), (dict, type(None))):
-        raise ValueError(f"model must be a dict, got {meta['model']!r}")
-
-
-def _check_best(meta):
-    """The same of the best weights' position and score."""
-    for key in ("stage", "step"):
-        require_int(key, meta[key], low=0)
-    require_number("score", meta["score"])
-
-
-def _variables(model):
-    """Everything that a checkpoint holds, by names that hold from one process to the next."""
-    variables = {f"model{i}": v for i, v in enumerate(model.variables)}
-    if getattr(model, "optimizer", None) is not None:
-        variables.update({f"{_OPTIMIZER}{i}": v for i, v in enumerate(model.optimizer.variables)})
-    return variables
-
-
-def _num_of_optimizer(names):
-    return sum(name.startswith(_OPTIMIZER) for name in names)
